@@ -1,0 +1,141 @@
+// Package mdfs defines the metadata-filesystem seam: a directory tree of an
+// ordinary POSIX filesystem, addressed by (directory, name).
+//
+// Names are those of os.Root. No call ever follows a symbolic link, and no name
+// holds a slash: a hostile tree cannot lead out of its root. Package posix
+// implements it with *at calls; mdfssim simulates one for the model checker;
+// the suite mdfstest covers both, and a mount.
+package mdfs
+
+import (
+	"io"
+	"syscall"
+	"time"
+)
+
+// FS is one metadata filesystem.
+type FS interface {
+	// Root is the directory it was opened at. It lives as long as the FS.
+	Root() Dir
+	// As runs fn with the caller's fsuid, fsgid and groups. When the switch
+	// fails, fn does not run. fn must not start goroutines that use the FS.
+	As(c Cred, fn func() error) error
+	// Sync flushes everything (syncfs).
+	Sync() error
+	// Statfs describes the filesystem's room.
+	Statfs() (syscall.Statfs_t, error)
+	Close() error
+}
+
+// Cred is whose rights an operation has.
+type Cred struct {
+	UID, GID uint32
+	Groups   []uint32 // supplementary
+}
+
+// Stat is what stat(2) says.
+type Stat = syscall.Stat_t
+
+// Dir is an open directory. Errors are *fs.PathError or *os.LinkError around a
+// syscall.Errno. A name is one component: with a slash or NUL, "", "." or ".." it is EINVAL.
+type Dir interface {
+	Namer
+	Linker
+	XattrNamer
+
+	// Stat describes the directory itself.
+	Stat() (Stat, error)
+	// OpenDir opens the directory name. A symlink is ENOTDIR.
+	OpenDir(name string) (Dir, error)
+	// OpenFile opens name with open(2) flags (O_NOFOLLOW, O_CLOEXEC, O_NONBLOCK
+	// and O_NOCTTY are added). A symlink is ELOOP. perm may hold all mode bits; the
+	// process's umask does not matter (it is 0), default ACLs do.
+	OpenFile(name string, flag int, perm uint32) (File, error)
+	// Entries opens a stream of the directory's entries.
+	Entries() (Entries, error)
+	// Sync makes the directory's entries durable.
+	Sync() error
+	// Again returns another handle on the same directory, to be closed on its own.
+	Again() (Dir, error)
+	Close() error
+}
+
+// Namer changes and describes what single names stand for.
+type Namer interface {
+	Lstat(name string) (Stat, error)
+	Mkdir(name string, perm uint32) error
+	Mknod(name string, mode uint32, dev uint64) error
+	Symlink(target, name string) error
+	Readlink(name string) (string, error)
+	Remove(name string) error    // unlink(2): not a directory
+	RemoveDir(name string) error // rmdir(2)
+	Chmod(name string, mode uint32) error
+	Lchown(name string, uid, gid int) error // -1: unchanged
+	Lchtimes(name string, atime, mtime TimeSet) error
+}
+
+// TimeSet is one argument of utimensat(2).
+type TimeSet struct {
+	Omit bool
+	Now  bool
+	Time time.Time
+}
+
+// Linker moves and links names between directories of one FS.
+type Linker interface {
+	// Link makes newname in to another link of name.
+	Link(name string, to Dir, newname string) error
+	// Rename moves name to newname in to; flags are renameat2(2)'s.
+	Rename(name string, to Dir, newname string, flags uint) error
+}
+
+// XattrNamer reads and writes extended attributes by name, never following a symlink.
+type XattrNamer interface {
+	Getxattr(name, attr string) ([]byte, error)
+	Setxattr(name, attr string, value []byte, flags int) error // unix.XATTR_CREATE, XATTR_REPLACE or 0
+	Listxattr(name string) ([]string, error)
+	Removexattr(name, attr string) error
+}
+
+// File is an open file.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+	Stat() (Stat, error)
+	Truncate(size int64) error
+	Allocate(mode uint32, off, n int64) error  // fallocate(2)
+	Seek(off int64, whence int) (int64, error) // also SEEK_DATA, SEEK_HOLE
+	Chmod(mode uint32) error
+	Chown(uid, gid int) error
+	Chtimes(atime, mtime TimeSet) error
+	// Sync makes the file's data and its inode (xattrs included) durable.
+	Sync() error
+	FileXattrs
+	Close() error
+}
+
+// FileXattrs reads and writes an open file's extended attributes.
+type FileXattrs interface {
+	Getxattr(attr string) ([]byte, error)
+	Setxattr(attr string, value []byte, flags int) error
+	Listxattr() ([]string, error)
+	Removexattr(attr string) error
+}
+
+// Dirent is one entry of a directory. "." and ".." are not reported.
+type Dirent struct {
+	Name string
+	Ino  uint64
+	Type uint32 // S_IFMT bits; 0: unknown
+	Next int64  // where the entry after this one is, for SeekTo
+}
+
+// Entries is a stream of directory entries in the filesystem's order, in
+// bounded memory.
+type Entries interface {
+	// Next returns io.EOF after the last entry.
+	Next() (Dirent, error)
+	// SeekTo continues at a Dirent's Next, or at the start with 0.
+	SeekTo(pos int64) error
+	Close() error
+}
