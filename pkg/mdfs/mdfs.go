@@ -37,7 +37,9 @@ type Cred struct {
 type Stat = syscall.Stat_t
 
 // Dir is an open directory. Errors are *fs.PathError or *os.LinkError around a
-// syscall.Errno. A name is one component: with a slash or NUL, "", "." or ".." it is EINVAL.
+// syscall.Errno. A name is one component: with a slash or NUL, "", "." or ".." it is
+// EINVAL; but for Lstat, Chmod, Lchown, Lchtimes and the xattr calls, "." is the
+// directory itself.
 type Dir interface {
 	Namer
 	Linker
