@@ -17,8 +17,10 @@ import (
 type FS interface {
 	// Root is the directory it was opened at. It lives as long as the FS.
 	Root() Dir
-	// As runs fn with the caller's fsuid, fsgid and groups. When the switch
-	// fails, fn does not run. fn must not start goroutines that use the FS.
+	// As runs fn with the rights of c alone and returns its error. When the
+	// switch fails, fn does not run. fn must not start goroutines that use the
+	// FS. In a nested As the inner Cred rules until it returns. A panic or
+	// runtime.Goexit of fn goes on in the caller.
 	As(c Cred, fn func() error) error
 	// Sync flushes everything (syncfs).
 	Sync() error
@@ -47,10 +49,16 @@ type Dir interface {
 
 	// Stat describes the directory itself.
 	Stat() (Stat, error)
-	// OpenDir opens the directory name. A symlink is ENOTDIR.
+	// Self gives the directory's own mode, owner, times and xattrs. It is
+	// usable until the Dir is closed.
+	Self() Inode
+	// OpenDir opens the directory name; read permission on it is not needed
+	// (Entries needs it). A symlink is ENOTDIR.
 	OpenDir(name string) (Dir, error)
 	// OpenFile opens name with open(2) flags (O_NOFOLLOW, O_CLOEXEC, O_NONBLOCK
-	// and O_NOCTTY are added). A symlink is ELOOP. perm may hold all mode bits; the
+	// and O_NOCTTY are added). A symlink is ELOOP, also with O_PATH, which pins an
+	// inode whatever its mode, for the calls of Inode. O_APPEND is EINVAL: it would
+	// make WriteAt disregard its offset. perm may hold all mode bits; the
 	// process's umask does not matter (it is 0), default ACLs do.
 	OpenFile(name string, flag int, perm uint32) (File, error)
 	// Entries opens a stream of the directory's entries.
@@ -65,21 +73,23 @@ type Dir interface {
 // Namer changes and describes what single names stand for.
 type Namer interface {
 	Lstat(name string) (Stat, error)
+	// Mkdir uses the bits 01777 of perm; the set-group-ID bit is inherited.
 	Mkdir(name string, perm uint32) error
 	Mknod(name string, mode uint32, dev uint64) error
 	Symlink(target, name string) error
 	Readlink(name string) (string, error)
 	Remove(name string) error    // unlink(2): not a directory
 	RemoveDir(name string) error // rmdir(2)
+	// Chmod of a symlink is EOPNOTSUPP.
 	Chmod(name string, mode uint32) error
 	Lchown(name string, uid, gid int) error // -1: unchanged
 	Lchtimes(name string, atime, mtime TimeSet) error
 }
 
-// TimeSet is one argument of utimensat(2).
+// TimeSet is one argument of utimensat(2). Omit goes before Now, Now before Time.
 type TimeSet struct {
-	Omit bool
-	Now  bool
+	Omit bool // leave it as it is
+	Now  bool // the clock of the filesystem
 	Time time.Time
 }
 
@@ -101,19 +111,24 @@ type XattrNamer interface {
 
 // File is an open file.
 type File interface {
+	Inode
 	io.ReaderAt
 	io.WriterAt
-	Stat() (Stat, error)
 	Truncate(size int64) error
 	Allocate(mode uint32, off, n int64) error  // fallocate(2)
 	Seek(off int64, whence int) (int64, error) // also SEEK_DATA, SEEK_HOLE
-	Chmod(mode uint32) error
-	Chown(uid, gid int) error
-	Chtimes(atime, mtime TimeSet) error
 	// Sync makes the file's data and its inode (xattrs included) durable.
 	Sync() error
-	FileXattrs
 	Close() error
+}
+
+// Inode is what every open file and directory has, also when its name is gone.
+type Inode interface {
+	Stat() (Stat, error)
+	Chmod(mode uint32) error
+	Chown(uid, gid int) error // -1: unchanged
+	Chtimes(atime, mtime TimeSet) error
+	FileXattrs
 }
 
 // FileXattrs reads and writes an open file's extended attributes.
