@@ -41,7 +41,7 @@ type Stat = syscall.Stat_t
 // Dir is an open directory. Errors are *fs.PathError or *os.LinkError around a
 // syscall.Errno. A name is one component: with a slash or NUL, "", "." or ".." it is
 // EINVAL; but for Lstat, Chmod, Lchown, Lchtimes and the xattr calls, "." is the
-// directory itself.
+// directory itself, for which search permission in it is not needed.
 type Dir interface {
 	Namer
 	Linker
@@ -49,15 +49,12 @@ type Dir interface {
 
 	// Stat describes the directory itself.
 	Stat() (Stat, error)
-	// Self gives the directory's own mode, owner, times and xattrs. It is
-	// usable until the Dir is closed.
-	Self() Inode
 	// OpenDir opens the directory name; read permission on it is not needed
 	// (Entries needs it). A symlink is ENOTDIR.
 	OpenDir(name string) (Dir, error)
 	// OpenFile opens name with open(2) flags (O_NOFOLLOW, O_CLOEXEC, O_NONBLOCK
 	// and O_NOCTTY are added). A symlink is ELOOP, also with O_PATH, which pins an
-	// inode whatever its mode, for the calls of Inode. O_APPEND is EINVAL: it would
+	// inode whatever its mode for Stat, Chmod, Chown, Chtimes and xattrs. O_APPEND is EINVAL: it would
 	// make WriteAt disregard its offset. perm may hold all mode bits; the
 	// process's umask does not matter (it is 0), default ACLs do.
 	OpenFile(name string, flag int, perm uint32) (File, error)
@@ -111,24 +108,19 @@ type XattrNamer interface {
 
 // File is an open file.
 type File interface {
-	Inode
 	io.ReaderAt
 	io.WriterAt
+	Stat() (Stat, error)
 	Truncate(size int64) error
 	Allocate(mode uint32, off, n int64) error  // fallocate(2)
 	Seek(off int64, whence int) (int64, error) // also SEEK_DATA, SEEK_HOLE
+	Chmod(mode uint32) error
+	Chown(uid, gid int) error
+	Chtimes(atime, mtime TimeSet) error
 	// Sync makes the file's data and its inode (xattrs included) durable.
 	Sync() error
-	Close() error
-}
-
-// Inode is what every open file and directory has, also when its name is gone.
-type Inode interface {
-	Stat() (Stat, error)
-	Chmod(mode uint32) error
-	Chown(uid, gid int) error // -1: unchanged
-	Chtimes(atime, mtime TimeSet) error
 	FileXattrs
+	Close() error
 }
 
 // FileXattrs reads and writes an open file's extended attributes.
