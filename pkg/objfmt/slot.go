@@ -1,6 +1,21 @@
 package objfmt
 
-import "time"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// MaxSlot is the longest encoded slot in bytes. Two or three slots, user xattrs and
+// ACLs share the 4 KiB that ext4 gives the xattrs of an inode.
+const MaxSlot = 448
+
+// Prefixes of the xattrs that belong to MarFS.
+const (
+	UserPrefix    = "user.marfs."
+	TrustedPrefix = "trusted.marfs." // by configuration, for root daemons
+)
 
 // State says who may change the content that a slot names.
 type State string
@@ -51,4 +66,103 @@ type Slot struct {
 	Nonce   uint64 // random
 	Prev    uint64 // nonce of slot Gen-1; 0 for none
 	Source  Source
+}
+
+// SlotName returns the name of the xattr that holds slot gen: <prefix>v<gen>.
+func SlotName(prefix string, gen uint64) string {
+	return prefix + "v" + strconv.FormatUint(gen, 10)
+}
+
+// ParseSlotName tells whether attr names a slot, and which. Anything but the name
+// that [SlotName] makes of a generation from 1 is no slot.
+func ParseSlotName(prefix, attr string) (gen uint64, ok bool) {
+	digits, ok := strings.CutPrefix(attr, prefix+"v")
+	if !ok {
+		return 0, false
+	}
+	gen, err := strconv.ParseUint(digits, 10, 64)
+	if err != nil || gen == 0 || SlotName(prefix, gen) != attr {
+		return 0, false
+	}
+	return gen, true
+}
+
+// Encode returns the xattr's value. It refuses slots that ParseSlot would refuse.
+func (s Slot) Encode() ([]byte, error) {
+	if err := s.check(); err != nil {
+		return nil, fmt.Errorf("slot: %w", err)
+	}
+	w := newText("v", " ")
+	w.put("f", textID(s.File))
+	w.put("c", textID(s.Content))
+	if s.State == Open {
+		w.put("s", string(s.State)+","+textID(s.Session))
+	} else {
+		w.put("s", string(s.State))
+	}
+	w.put("z", strconv.FormatInt(s.Size, 10))
+	w.put("t", textTime(s.MTime))
+	w.put("n", text64(s.Nonce)+","+text64(s.Prev))
+	s.Source.put(w)
+	b := w.close()
+	if len(b) > MaxSlot {
+		return nil, fmt.Errorf("slot: %w: %d bytes, want at most %d", ErrFormat, len(b), MaxSlot)
+	}
+	return b, nil
+}
+
+// ParseSlot reads the value of the xattr that holds slot gen. Times are UTC.
+func ParseSlot(gen uint64, b []byte) (Slot, error) {
+	s, err := parseSlot(gen, b)
+	if err != nil {
+		return Slot{}, fmt.Errorf("slot %d: %w", gen, err)
+	}
+	return s, nil
+}
+
+func parseSlot(gen uint64, b []byte) (Slot, error) {
+	if len(b) > MaxSlot {
+		return Slot{}, fmt.Errorf("%w: %d bytes, want at most %d", ErrFormat, len(b), MaxSlot)
+	}
+	r, err := openText("v", " ", string(b))
+	if err != nil {
+		return Slot{}, err
+	}
+	s := Slot{Gen: gen, File: r.id(r.need("f")), Content: r.id(r.need("c"))}
+	state, session, open := strings.Cut(r.need("s"), ",")
+	s.State = State(state)
+	if open {
+		s.Session = r.id(session)
+	}
+	s.Size = r.int64(r.need("z"))
+	s.MTime = r.time(r.need("t"))
+	nonces := r.list(r.need("n"), ",", 2, 2)
+	s.Nonce, s.Prev = r.uint64(nonces[0]), r.uint64(nonces[1])
+	s.Source = r.source()
+	if err := r.end(); err != nil {
+		return Slot{}, err
+	}
+	return s, canonical(s, b)
+}
+
+// check holds what every slot must fulfil, whoever wrote it.
+func (s Slot) check() error {
+	switch {
+	case s.File.IsZero():
+		return fmt.Errorf("%w: no file id", ErrFormat)
+	case s.Content.IsZero() && s.Source.Kind != SourceEmpty:
+		return fmt.Errorf("%w: no content id", ErrFormat)
+	case s.State != Open && s.State != Final && s.State != Sealed:
+		return fmt.Errorf("%w: state %.40q", ErrFormat, s.State)
+	case (s.State == Open) == s.Session.IsZero():
+		return fmt.Errorf("%w: state %s with session %s", ErrFormat, s.State, s.Session)
+	case s.Size < 0:
+		return fmt.Errorf("%w: size %d", ErrFormat, s.Size)
+	case s.Nonce == 0:
+		return fmt.Errorf("%w: no nonce", ErrFormat)
+	case s.State == Open && s.Source.Packed:
+		// Packs are made of finished contents; and the two do not fit together.
+		return fmt.Errorf("%w: a packed content that is open", ErrFormat)
+	}
+	return s.Source.check()
 }

@@ -1,0 +1,78 @@
+package objfmt
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// maxShards bounds N+E: what Reed-Solomon over bytes can do.
+const maxShards = 256
+
+// maxBlock bounds the block size of a geometry, and so what a reader must hold.
+const maxBlock = 1 << 30
+
+func checkGeometry(g Geometry) error {
+	if g.Data < 1 || g.Parity < 0 || g.Data > maxShards || g.Parity > maxShards || g.Shards() > maxShards {
+		return fmt.Errorf("%w: geometry %d+%d: want 1 to %d shards", ErrFormat, g.Data, g.Parity, maxShards)
+	}
+	if g.Block < 1 || g.Block > maxBlock {
+		return fmt.Errorf("%w: block size %d", ErrFormat, g.Block)
+	}
+	return nil
+}
+
+// checkRef refuses references that no complete write can have made.
+func checkRef(r ObjectRef) error {
+	if r.Object.IsZero() || r.WriteID.IsZero() {
+		return fmt.Errorf("%w: object or write id is zero", ErrFormat)
+	}
+	if r.Layout.Size < 0 {
+		return fmt.Errorf("%w: object of %d bytes", ErrFormat, r.Layout.Size)
+	}
+	if err := CheckName("repo", r.Repo); err != nil {
+		return err
+	}
+	if err := CheckName("pod", r.Pod); err != nil {
+		return err
+	}
+	return checkGeometry(r.Geometry)
+}
+
+// textObject writes <object id>[.<chunk>].
+func textObject(id ObjectID, chunk uint32) string {
+	if chunk == 0 {
+		return id.String()
+	}
+	return id.String() + "." + strconv.FormatUint(uint64(chunk), 10)
+}
+
+func (r *textReader) object(s string) (id ObjectID, chunk uint32) {
+	name, n, dotted := strings.Cut(s, ".")
+	id, err := ParseObjectID(name)
+	if err != nil {
+		r.fail("%v", err)
+	}
+	if dotted {
+		chunk = r.uint32(n)
+	}
+	return id, chunk
+}
+
+// textLayout writes <repo>/<pod>/<data>+<parity>x<block>/<write id>/<size>.
+func textLayout(l Layout) string {
+	return fmt.Sprintf("%s/%s/%d+%dx%d/%s/%d", l.Repo, l.Pod, l.Data, l.Parity, l.Block, textID(l.WriteID), l.Size)
+}
+
+func (r *textReader) layout(s string) Layout {
+	p := r.list(s, "/", 5, 5)
+	shards := r.list(p[2], "x", 2, 2)
+	n := r.list(shards[0], "+", 2, 2)
+	return Layout{
+		Repo:     p[0],
+		Pod:      p[1],
+		Geometry: Geometry{Data: int(r.uint32(n[0])), Parity: int(r.uint32(n[1])), Block: int(r.uint32(shards[1]))},
+		WriteID:  r.id(p[3]),
+		Size:     r.int64(p[4]),
+	}
+}
