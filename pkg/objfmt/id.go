@@ -33,6 +33,15 @@ func ParseID(s string) (id ID, err error) {
 
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
+// MarshalText makes ids hexadecimal in JSON.
+func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText is ParseID.
+func (id *ID) UnmarshalText(b []byte) (err error) {
+	*id, err = ParseID(string(b))
+	return err
+}
+
 // IsZero reports whether id is unset.
 func (id ID) IsZero() bool { return id == ID{} }
 
@@ -58,6 +67,15 @@ func ParseObjectID(s string) (ObjectID, error) {
 }
 
 func (id ObjectID) String() string { return strings.ToLower(ulid.ULID(id).String()) }
+
+// MarshalText makes object ids what keys show in JSON.
+func (id ObjectID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText is ParseObjectID.
+func (id *ObjectID) UnmarshalText(b []byte) (err error) {
+	*id, err = ParseObjectID(string(b))
+	return err
+}
 
 // IsZero reports whether id is unset.
 func (id ObjectID) IsZero() bool { return id == ObjectID{} }

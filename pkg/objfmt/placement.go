@@ -12,14 +12,18 @@ const maxShards = 256
 // maxBlock bounds the block size of a geometry, and so what a reader must hold.
 const maxBlock = 1 << 30
 
-func checkGeometry(g Geometry) error {
-	if g.Data < 1 || g.Parity < 0 || g.Data > maxShards || g.Parity > maxShards || g.Shards() > maxShards {
-		return fmt.Errorf("%w: geometry %d+%d: want 1 to %d shards", ErrFormat, g.Data, g.Parity, maxShards)
+func checkCounts(data, parity int) error {
+	if data < 1 || parity < 0 || data > maxShards || parity > maxShards || data+parity > maxShards {
+		return fmt.Errorf("%w: %d data and %d parity shards: want 1 to %d in all", ErrFormat, data, parity, maxShards)
 	}
+	return nil
+}
+
+func checkGeometry(g Geometry) error {
 	if g.Block < 1 || g.Block > maxBlock {
 		return fmt.Errorf("%w: block size %d", ErrFormat, g.Block)
 	}
-	return nil
+	return checkCounts(g.Data, g.Parity)
 }
 
 // checkRef refuses references that no complete write can have made.

@@ -39,8 +39,9 @@ type Member struct {
 	Sum     uint64 // CRC-64/NVME of the Length bytes
 }
 
-// MaxMembers bounds the files of one pack. A member table of that many is 56 MiB.
-const MaxMembers = 1 << 20
+// MaxMembers bounds the files of one pack: 256 MiB of 1 KiB files. A member table
+// of that many is 14 MiB.
+const MaxMembers = 1 << 18
 
 const (
 	tableVersion = 1
