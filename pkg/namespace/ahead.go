@@ -1,0 +1,172 @@
+package namespace
+
+import (
+	"context"
+	"io"
+	"sync"
+
+	"golang.org/x/sync/semaphore"
+)
+
+const (
+	segmentSize = 4 << 20   // bytes read at once: a stripe of 4 data blocks of 1 MiB
+	maxWindow   = 4         // segments ahead of a reader
+	minRun      = 256 << 10 // bytes in sequence that make a reader sequential
+)
+
+// readAhead reads the segments that a sequential reader will want next. Requests
+// of one reader come a little out of order, since the kernel has several under
+// way. Memory is taken from a budget shared by all files; without any left, and
+// for random reads, reads go straight to the view.
+type readAhead struct {
+	budget *semaphore.Weighted
+	view   *view
+	ctx    context.Context // ends the reads in the background
+	cancel context.CancelFunc
+
+	mu       sync.Mutex // guards all below
+	next     int64      // where a sequential reader goes on
+	run      int64      // bytes read in sequence so far
+	segments map[int64]*segment
+	wg       sync.WaitGroup
+}
+
+// segment is one aligned piece of the content, read or being read.
+type segment struct {
+	done chan struct{} // closed when data and err are there
+	data []byte
+	err  error
+	used int // readers copying from it now; guarded by readAhead.mu
+	gone bool
+}
+
+func newReadAhead(v *view, budget *semaphore.Weighted) *readAhead {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &readAhead{view: v, budget: budget, ctx: ctx, cancel: cancel, segments: map[int64]*segment{}}
+}
+
+// readAt is view.readAt with read-ahead for sequential readers.
+func (a *readAhead) readAt(ctx context.Context, p []byte, off int64) (int, error) {
+	first, last := off/segmentSize, (off+int64(len(p))-1)/segmentSize
+	if first != last || len(p) == 0 || off >= a.view.size {
+		return a.view.readAt(ctx, p, off)
+	}
+	seg := a.want(first, off, int64(len(p)))
+	if seg == nil {
+		return a.view.readAt(ctx, p, off)
+	}
+	defer a.put(seg)
+	select {
+	case <-seg.done:
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	if seg.err != nil {
+		return a.view.readAt(ctx, p, off) // the reader's own error, in its own words
+	}
+	n := copy(p, seg.data[min(off-first*segmentSize, int64(len(seg.data))):])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// want returns the segment a sequential reader needs, having started it and those
+// after it; nil for a random one, or without memory.
+func (a *readAhead) want(i, off, n int64) *segment {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	near := off >= a.next-segmentSize && off <= a.next+segmentSize
+	if near {
+		a.run += n
+	} else {
+		a.run = 0
+	}
+	a.next = max(off+n, min(a.next, off+n+segmentSize))
+	if a.ctx.Err() != nil {
+		return nil
+	}
+	if a.segments[i] == nil && a.run < minRun {
+		return nil
+	}
+	a.forget(i - 1)
+	seg := a.start(i)
+	if seg == nil {
+		return nil
+	}
+	for k := int64(1); k <= min(maxWindow, a.run>>20); k++ {
+		if (i+k)*segmentSize >= a.view.size || a.start(i+k) == nil {
+			break
+		}
+	}
+	seg.used++
+	return seg
+}
+
+// start begins to read a segment, if it is not there and memory is; a.mu is held.
+func (a *readAhead) start(i int64) *segment {
+	if seg := a.segments[i]; seg != nil {
+		return seg
+	}
+	size := min(segmentSize, a.view.size-i*segmentSize)
+	if !a.budget.TryAcquire(segmentSize) {
+		return nil
+	}
+	seg := &segment{done: make(chan struct{}), data: getSegment()[:size]}
+	a.segments[i] = seg
+	a.wg.Go(func() {
+		_, seg.err = a.view.readAt(a.ctx, seg.data, i*segmentSize)
+		close(seg.done)
+	})
+	return seg
+}
+
+// forget drops segments before i that are read; a.mu is held.
+func (a *readAhead) forget(i int64) {
+	for k, seg := range a.segments {
+		if k < i || k > i+1+maxWindow+1 {
+			delete(a.segments, k)
+			seg.gone = true
+			a.free(seg)
+		}
+	}
+}
+
+// free gives a segment's memory back once nobody uses it; a.mu is held.
+func (a *readAhead) free(seg *segment) {
+	if seg.used > 0 || !seg.gone {
+		return
+	}
+	select {
+	case <-seg.done:
+		putSegment(seg.data)
+		a.budget.Release(segmentSize)
+	default: // still being read: whoever waits for that frees it
+		seg.used++
+		a.wg.Go(func() {
+			<-seg.done
+			a.put(seg)
+		})
+	}
+}
+
+func (a *readAhead) put(seg *segment) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	seg.used--
+	a.free(seg)
+}
+
+// stop ends the reads in the background and gives all memory back.
+func (a *readAhead) stop() {
+	a.cancel()
+	a.mu.Lock()
+	a.forget(1 << 62)
+	a.mu.Unlock()
+	a.wg.Wait()
+}
+
+var segmentPool = sync.Pool{New: func() any { return new([segmentSize]byte) }}
+
+func getSegment() []byte  { return segmentPool.Get().(*[segmentSize]byte)[:] }
+func putSegment(b []byte) { segmentPool.Put((*[segmentSize]byte)(b[:segmentSize])) }

@@ -1,0 +1,50 @@
+package namespace
+
+import (
+	"context"
+
+	"marfs/pkg/objfmt"
+	"marfs/pkg/repo"
+)
+
+// chunkWriter uploads one object and checksums its content.
+type chunkWriter struct {
+	ref    objfmt.ObjectRef // its layout comes with close
+	w      *repo.Writer
+	length int64
+	sum    uint64
+}
+
+func (s *space) newChunk(ctx context.Context, p *Placement, ref objfmt.ObjectRef) (*chunkWriter, error) {
+	w, err := p.Repo.Create(ctx, ref.Key(s.cfg.Name))
+	if err != nil {
+		return nil, err
+	}
+	return &chunkWriter{ref: ref, w: w}, nil
+}
+
+func (c *chunkWriter) write(p []byte) error {
+	if _, err := c.w.Write(p); err != nil {
+		return err
+	}
+	c.sum = objfmt.Update(c.sum, p)
+	c.length += int64(len(p))
+	return nil
+}
+
+// close ends the object with its recovery trailer and waits until it is durable.
+// off is where its content begins in the file.
+func (c *chunkWriter) close(off int64, trailer []byte) (objfmt.Chunk, error) {
+	if _, err := c.w.Write(trailer); err != nil {
+		c.w.Abort()
+		return objfmt.Chunk{}, err
+	}
+	l, err := c.w.Close()
+	if err != nil {
+		return objfmt.Chunk{}, err
+	}
+	c.ref.Layout = l
+	return objfmt.Chunk{Offset: off, Length: c.length, Object: c.ref, Sum: c.sum}, nil
+}
+
+func (c *chunkWriter) abort() { c.w.Abort() }

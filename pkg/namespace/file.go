@@ -1,0 +1,334 @@
+package namespace
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"syscall"
+
+	"marfs/pkg/mdfs"
+	"marfs/pkg/metadata"
+	"marfs/pkg/objfmt"
+)
+
+// File is an open file. Safe for concurrent use.
+type File struct {
+	space *space
+	inode *inode
+	who   metadata.Who
+	flags int
+
+	mu    sync.RWMutex // guards what is read from; held shared while reading
+	view  *view
+	ahead *readAhead
+	seen  uint64 // inode.commits when view was made
+	slot  objfmt.Slot
+
+	once sync.Once // of Close
+}
+
+func (f *File) writable() bool { return f.flags&syscall.O_ACCMODE != syscall.O_RDONLY }
+func (f *File) readable() bool { return f.flags&syscall.O_ACCMODE != syscall.O_WRONLY }
+
+// Create makes and opens a new file. One that is there is opened instead, unless
+// flags hold O_EXCL.
+func (d *Dir) Create(ctx context.Context, c Caller, name string, flags, mode uint32) (*File, Attr, error) {
+	if err := d.real("create", name); err != nil {
+		return nil, Attr{}, err
+	}
+	if err := d.space.allow(c, RM|WM|needs(flags), "create", d.join(name)); err != nil {
+		return nil, Attr{}, err
+	}
+	meta, err := d.space.cfg.Meta.Create(ctx, d.who(c, name), d.md, name, mode)
+	if errors.Is(err, syscall.EEXIST) && flags&syscall.O_EXCL == 0 {
+		f, err := d.Open(ctx, c, name, flags)
+		if err != nil {
+			return nil, Attr{}, err
+		}
+		a, err := f.Stat(ctx)
+		return f, a, err
+	}
+	if err != nil {
+		return nil, Attr{}, err
+	}
+	return d.created(ctx, c, name, flags, meta)
+}
+
+func (d *Dir) created(ctx context.Context, c Caller, name string, flags uint32, meta *metadata.File) (*File, Attr, error) {
+	st, err := meta.Inode().Stat()
+	if err != nil {
+		meta.Close()
+		return nil, Attr{}, err
+	}
+	used := false
+	n, err := d.space.inodes.acquire(d.space, st.Ino, func() (*metadata.File, error) { used = true; return meta, nil })
+	if !used {
+		meta.Close()
+	}
+	if err != nil {
+		return nil, Attr{}, err
+	}
+	return d.file(c, name, int(flags), n), d.space.show(&st), nil
+}
+
+func (d *Dir) file(c Caller, name string, flags int, n *inode) *File {
+	f := &File{space: d.space, inode: n, who: d.who(c, name), flags: flags}
+	n.writerCame(f)
+	return f
+}
+
+// needs is what opening with these flags needs beside RM.
+func needs(flags uint32) Perm {
+	switch flags & syscall.O_ACCMODE {
+	case syscall.O_WRONLY:
+		return WD
+	case syscall.O_RDWR:
+		return RD | WD
+	}
+	return RD
+}
+
+// Open opens the regular file name. O_TRUNC starts a new content; others, and a
+// crash, see the old one until the commit.
+func (d *Dir) Open(ctx context.Context, c Caller, name string, flags uint32) (*File, error) {
+	if err := d.real("open", name); err != nil {
+		return nil, err
+	}
+	need := RM | needs(flags)
+	if flags&syscall.O_TRUNC != 0 {
+		need |= TD
+	}
+	if err := d.space.allow(c, need, "open", d.join(name)); err != nil {
+		return nil, err
+	}
+	n, err := d.openInode(ctx, c, name, flags)
+	if err != nil {
+		return nil, err
+	}
+	f := d.file(c, name, int(flags), n)
+	if flags&syscall.O_TRUNC != 0 {
+		err = f.restart(ctx, f)
+	} else if f.readable() && n.writing.Load() == nil {
+		err = f.refresh(ctx)
+	}
+	if err != nil {
+		f.Close()
+		return nil, d.space.dataError("open", f.who.Path, err)
+	}
+	return f, nil
+}
+
+// openInode checks the caller's rights by opening the metadata file as the
+// caller, then pins the same inode as the daemon.
+func (d *Dir) openInode(ctx context.Context, c Caller, name string, flags uint32) (*inode, error) {
+	meta := d.space.cfg.Meta
+	mode := int(flags & syscall.O_ACCMODE)
+	if flags&syscall.O_TRUNC != 0 && mode == syscall.O_RDONLY {
+		mode = syscall.O_RDWR // truncating needs the right to write
+	}
+	for try := 0; ; try++ {
+		var st mdfs.Stat
+		err := meta.MD().As(c.Cred, func() error {
+			fl, err := d.md.OpenFile(name, mode, 0)
+			if err != nil {
+				return err
+			}
+			defer fl.Close()
+			st, err = fl.Stat()
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if t := st.Mode & syscall.S_IFMT; t != syscall.S_IFREG {
+			return nil, pathError("open", name, syscall.EINVAL)
+		}
+		n, err := d.space.inodes.acquire(d.space, st.Ino, func() (*metadata.File, error) { return meta.Open(ctx, d.md, name) })
+		if errors.Is(err, syscall.ESTALE) && try < 3 {
+			continue // renamed over between the two opens
+		}
+		return n, err
+	}
+}
+
+// restart begins a new, empty content in place of whatever is there or being
+// written. Only owner may write it; nil: whoever writes first.
+func (f *File) restart(ctx context.Context, owner *File) error {
+	n := f.inode
+	n.begin.Lock()
+	defer n.begin.Unlock()
+	if w := n.writing.Load(); w != nil {
+		if err := w.abandon(); err != nil {
+			return err
+		}
+	}
+	base, err := n.meta.Newest(ctx)
+	if err != nil {
+		return err
+	}
+	n.newStream(owner, f.who, base, base.Size > 0)
+	return nil
+}
+
+// stream returns the write in progress, beginning one on an empty file.
+func (f *File) stream(ctx context.Context) (*stream, error) {
+	n := f.inode
+	if w := n.writing.Load(); w != nil {
+		return w, nil
+	}
+	n.begin.Lock()
+	defer n.begin.Unlock()
+	if w := n.writing.Load(); w != nil {
+		return w, nil
+	}
+	base, err := n.meta.Newest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if base.Size > 0 {
+		f.space.fs.log.Warn("change of existing content refused: the namespace has no update in place",
+			"namespace", f.space.cfg.Name, "path", f.who.Path, "uid", f.who.UID)
+		return nil, syscall.EOPNOTSUPP
+	}
+	return n.newStream(f, f.who, base, false), nil
+}
+
+// WriteAt writes at off, which must be the end of what is written or beyond it:
+// EOPNOTSUPP otherwise. ESTALE: another handle has begun the file anew.
+func (f *File) WriteAt(ctx context.Context, c Caller, p []byte, off int64) (int, error) {
+	if err := f.space.allow(c, WD, "write", f.who.Path); err != nil {
+		return 0, err
+	}
+	if !f.writable() {
+		return 0, pathError("write", f.who.Path, syscall.EBADF)
+	}
+	w, err := f.stream(ctx)
+	if err != nil {
+		return 0, pathError("write", f.who.Path, errno(err))
+	}
+	n, err := w.write(f, p, off)
+	return n, f.space.dataError("write", f.who.Path, err)
+}
+
+// Commit makes everything written durable and visible to others: flush, fsync.
+func (f *File) Commit(ctx context.Context) error { return f.commit(commitSync) }
+
+// Flush is Commit for close(2) of one descriptor of the file, perhaps the last.
+func (f *File) Flush(ctx context.Context) error { return f.commit(commitFlush) }
+
+func (f *File) commit(kind commitKind) error {
+	w := f.inode.writing.Load()
+	if w == nil || !f.writable() {
+		return nil
+	}
+	return f.space.dataError("commit", f.who.Path, w.commit(kind))
+}
+
+// Close releases the file; the last handle that may write ends the stream.
+func (f *File) Close() (err error) {
+	f.once.Do(func() {
+		n := f.inode
+		err = f.space.dataError("close", f.who.Path, n.writerGone(f))
+		f.mu.Lock()
+		f.drop()
+		f.mu.Unlock()
+		err = errors.Join(err, f.space.inodes.release(n))
+	})
+	return err
+}
+
+// ReadAt reads; io.EOF at the end as io.ReaderAt does.
+func (f *File) ReadAt(ctx context.Context, c Caller, p []byte, off int64) (int, error) {
+	if err := f.space.allow(c, RD, "read", f.who.Path); err != nil {
+		return 0, err
+	}
+	if !f.readable() {
+		return 0, pathError("read", f.who.Path, syscall.EBADF)
+	}
+	n, err := f.read(ctx, p, off)
+	if lost(err) { // moved or replaced on another node: look once more
+		n, err = f.reread(ctx, p, off)
+	}
+	if errors.Is(err, io.EOF) {
+		return n, io.EOF
+	}
+	return n, f.space.dataError("read", f.who.Path, err)
+}
+
+func (f *File) read(ctx context.Context, p []byte, off int64) (int, error) {
+	if w := f.inode.writing.Load(); w != nil {
+		v, err := w.view()
+		if err != nil {
+			return 0, err
+		}
+		defer v.close()
+		return v.readAt(ctx, p, off)
+	}
+	if err := f.look(ctx); err != nil {
+		return 0, err
+	}
+	defer f.mu.RUnlock()
+	return f.ahead.readAt(ctx, p, off)
+}
+
+// look makes the view of the newest content, unless it is there. On success
+// f.mu is held shared.
+func (f *File) look(ctx context.Context) error {
+	for {
+		f.mu.RLock()
+		if f.view != nil && f.seen == f.inode.commits.Load() {
+			return nil
+		}
+		f.mu.RUnlock()
+		if err := f.refresh(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// refresh replaces the view by one of the newest slot.
+func (f *File) refresh(ctx context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	seen := f.inode.commits.Load()
+	if f.view != nil && f.seen == seen {
+		return nil
+	}
+	f.drop()
+	slot, err := f.inode.meta.Newest(ctx)
+	if err != nil {
+		return err
+	}
+	v, err := f.inode.open(ctx, slot)
+	if err != nil {
+		return err
+	}
+	f.view, f.slot, f.seen = v, slot, seen
+	f.ahead = newReadAhead(v, f.space.fs.ahead)
+	return nil
+}
+
+// drop forgets the view; f.mu is held.
+func (f *File) drop() {
+	if f.view != nil {
+		f.ahead.stop()
+		f.view.close()
+		f.view, f.ahead = nil, nil
+	}
+}
+
+// reread reads the same content at its new place; ESTALE when it has none.
+func (f *File) reread(ctx context.Context, p []byte, off int64) (int, error) {
+	f.mu.Lock()
+	old := f.slot
+	f.drop()
+	f.mu.Unlock()
+	n, err := f.read(ctx, p, off)
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if lost(err) && f.slot.Content != old.Content {
+		return 0, syscall.ESTALE
+	}
+	return n, err
+}

@@ -1,0 +1,137 @@
+package namespace
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"marfs/pkg/mdfs"
+	"marfs/pkg/metadata"
+)
+
+// inode is what the open handles of one regular file on this mount share.
+type inode struct {
+	space *space
+	ino   uint64 // of the metadata filesystem
+	meta  *metadata.File
+	refs  int // guarded by the table
+
+	// commits counts what this mount published of the file and what it began to
+	// write, so that readers know when to look again.
+	commits atomic.Uint64
+	writing atomic.Pointer[stream] // the write in progress, or nil
+	begin   sync.Mutex             // serialises what sets writing; guards writers
+	writers int                    // open handles that may write
+}
+
+func (n *inode) writerCame(f *File) {
+	if f.writable() {
+		n.begin.Lock()
+		n.writers++
+		n.begin.Unlock()
+	}
+}
+
+// writerGone ends the write in progress with the last handle that may write.
+func (n *inode) writerGone(f *File) error {
+	if !f.writable() {
+		return nil
+	}
+	n.begin.Lock()
+	defer n.begin.Unlock()
+	n.writers--
+	if w := n.writing.Load(); w != nil && n.writers == 0 {
+		return w.finish()
+	}
+	return nil
+}
+
+// inodeTable holds the regular files that are open on this mount.
+type inodeTable struct {
+	mu    sync.Mutex // guards the map and the inodes' refs
+	byIno map[uint64]*inode
+}
+
+func (t *inodeTable) init() { t.byIno = map[uint64]*inode{} }
+
+// acquire returns the inode, pinning it with pin when it is not open yet. pin may
+// find that the name stands for another inode by now: then it is ESTALE.
+func (t *inodeTable) acquire(s *space, ino uint64, pin func() (*metadata.File, error)) (*inode, error) {
+	t.mu.Lock()
+	if n := t.byIno[ino]; n != nil {
+		n.refs++
+		t.mu.Unlock()
+		return n, nil
+	}
+	t.mu.Unlock()
+	meta, err := pin()
+	if err != nil {
+		return nil, err
+	}
+	st, err := meta.Inode().Stat()
+	if err == nil && st.Ino != ino {
+		err = syscall.ESTALE
+	}
+	if err != nil {
+		meta.Close()
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n := t.byIno[ino]; n != nil { // somebody was faster
+		meta.Close()
+		n.refs++
+		return n, nil
+	}
+	n := &inode{space: s, ino: ino, meta: meta, refs: 1}
+	t.byIno[ino] = n
+	return n, nil
+}
+
+// release drops one reference; the last one closes the pin.
+func (t *inodeTable) release(n *inode) error {
+	t.mu.Lock()
+	n.refs--
+	last := n.refs == 0
+	if last {
+		delete(t.byIno, n.ino)
+	}
+	t.mu.Unlock()
+	if last {
+		return n.meta.Close()
+	}
+	return nil
+}
+
+// overlay shows the size and time that writers on this mount have given a file.
+func (t *inodeTable) overlay(st *mdfs.Stat) {
+	t.mu.Lock()
+	n := t.byIno[st.Ino]
+	t.mu.Unlock()
+	if n == nil {
+		return
+	}
+	if w := n.writing.Load(); w != nil {
+		w.overlay(st)
+	}
+}
+
+// closeAll ends the writes in progress, when the FS closes under open files.
+func (t *inodeTable) closeAll() error {
+	t.mu.Lock()
+	var open []*inode
+	for _, n := range t.byIno {
+		open = append(open, n)
+	}
+	t.mu.Unlock()
+	var errs []error
+	for _, n := range open {
+		n.begin.Lock()
+		if w := n.writing.Load(); w != nil {
+			errs = append(errs, w.finish())
+		}
+		n.begin.Unlock()
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,236 @@
+package namespace
+
+import (
+	"context"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"marfs/pkg/mdfs"
+	"marfs/pkg/objfmt"
+)
+
+// SetAttr says which attributes to change; nil is unchanged.
+type SetAttr struct {
+	Mode         *uint32
+	UID, GID     *uint32
+	Size         *int64
+	Atime, Mtime mdfs.TimeSet // Omit: unchanged
+}
+
+func (s SetAttr) times() bool { return !s.Atime.Omit || !s.Mtime.Omit }
+
+// needs is what the change needs of the namespace.
+func (s SetAttr) needs() Perm {
+	if s.Size != nil {
+		return WM | TD
+	}
+	return WM
+}
+
+// owner gives the arguments of chown(2): -1 is unchanged.
+func (s SetAttr) owner() (uid, gid int, any bool) {
+	uid, gid = -1, -1
+	if s.UID != nil {
+		uid = int(*s.UID)
+	}
+	if s.GID != nil {
+		gid = int(*s.GID)
+	}
+	return uid, gid, uid >= 0 || gid >= 0
+}
+
+// Setattr changes attributes of name; the empty name is the directory itself.
+// File.Setattr is for open files.
+func (d *Dir) Setattr(ctx context.Context, c Caller, name string, s SetAttr) (a Attr, err error) {
+	if s.Size != nil {
+		f, err := d.Open(ctx, c, name, syscall.O_WRONLY)
+		if err != nil {
+			return Attr{}, err
+		}
+		defer f.Close()
+		if err := f.truncate(ctx, c, *s.Size); err != nil {
+			return Attr{}, err
+		}
+		s.Size = nil
+	}
+	err = d.enterAttr(c, RM|s.needs(), "setattr", name, func() error {
+		if err := d.change(self(name), s); err != nil {
+			return err
+		}
+		st, err := d.md.Lstat(self(name))
+		a = d.space.show(&st)
+		return err
+	})
+	if err == nil && s.times() {
+		d.space.inodes.setMTime(a.Ino^d.space.inoKey, s.Mtime)
+	}
+	return a, err
+}
+
+// change applies all but the size, as the thread's identity. Owner before mode:
+// chown clears the set-id bits that a mode may want.
+func (d *Dir) change(name string, s SetAttr) error {
+	if uid, gid, any := s.owner(); any {
+		if err := d.md.Lchown(name, uid, gid); err != nil {
+			return err
+		}
+	}
+	if s.Mode != nil {
+		if err := d.md.Chmod(name, *s.Mode); err != nil {
+			return err
+		}
+	}
+	if s.times() {
+		return d.md.Lchtimes(name, s.Atime, s.Mtime)
+	}
+	return nil
+}
+
+// setMTime keeps a user's time for a file that is being written.
+func (t *inodeTable) setMTime(ino uint64, m mdfs.TimeSet) {
+	if m.Omit {
+		return
+	}
+	t.mu.Lock()
+	n := t.byIno[ino]
+	t.mu.Unlock()
+	if n == nil {
+		return
+	}
+	if w := n.writing.Load(); w != nil {
+		w.setMTime(m)
+	}
+}
+
+// Stat describes the open file, also when its name is gone.
+func (f *File) Stat(ctx context.Context) (Attr, error) {
+	st, err := f.inode.meta.Inode().Stat()
+	if err != nil {
+		return Attr{}, err
+	}
+	return f.space.show(&st), nil
+}
+
+// Setattr changes attributes of the open file, also when its name is gone.
+func (f *File) Setattr(ctx context.Context, c Caller, s SetAttr) (Attr, error) {
+	if err := f.space.allow(c, s.needs(), "setattr", f.who.Path); err != nil {
+		return Attr{}, err
+	}
+	if s.Size != nil {
+		if err := f.truncate(ctx, c, *s.Size); err != nil {
+			return Attr{}, err
+		}
+	}
+	err := f.space.cfg.Meta.MD().As(c.Cred, func() error { return f.change(s) })
+	if err != nil {
+		return Attr{}, err
+	}
+	if s.times() {
+		f.space.inodes.setMTime(f.inode.ino, s.Mtime)
+	}
+	return f.Stat(ctx)
+}
+
+func (f *File) change(s SetAttr) error {
+	in := f.inode.meta.Inode()
+	if uid, gid, any := s.owner(); any {
+		if err := in.Chown(uid, gid); err != nil {
+			return err
+		}
+	}
+	if s.Mode != nil {
+		if err := in.Chmod(*s.Mode); err != nil {
+			return err
+		}
+	}
+	if s.times() {
+		return in.Chtimes(s.Atime, s.Mtime)
+	}
+	return nil
+}
+
+// truncate sets the size: of a file that is being written in order only up, of
+// another by publishing the same content with another size.
+func (f *File) truncate(ctx context.Context, c Caller, n int64) error {
+	if err := f.space.allow(c, TD, "truncate", f.who.Path); err != nil {
+		return err
+	}
+	if n < 0 {
+		return pathError("truncate", f.who.Path, syscall.EINVAL)
+	}
+	return f.space.dataError("truncate", f.who.Path, f.resize(ctx, n))
+}
+
+func (f *File) resize(ctx context.Context, n int64) error {
+	if w := f.inode.writing.Load(); w != nil {
+		if n == 0 && w.pos() > 0 {
+			return f.restart(ctx, nil)
+		}
+		return w.extend(n)
+	}
+	f.inode.begin.Lock()
+	defer f.inode.begin.Unlock()
+	if err := f.space.cfg.Meta.Truncate(ctx, f.inode.meta, f.who, n); err != nil {
+		return err
+	}
+	f.inode.commits.Add(1)
+	return nil
+}
+
+// Allocate is fallocate(2). Room cannot be reserved in object stores, and holes
+// are a change of existing content: all modes are EOPNOTSUPP.
+func (f *File) Allocate(ctx context.Context, c Caller, mode uint32, off, n int64) error {
+	return pathError("fallocate", f.who.Path, syscall.EOPNOTSUPP)
+}
+
+// Seek is lseek(2) with SEEK_DATA or SEEK_HOLE: all bytes but those beyond what
+// is stored are data.
+func (f *File) Seek(ctx context.Context, off int64, whence int) (int64, error) {
+	a, err := f.Stat(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if off < 0 || off >= a.Size {
+		return 0, pathError("lseek", f.who.Path, syscall.ENXIO)
+	}
+	data, err := f.stored(ctx, a.Size)
+	if err != nil {
+		return 0, f.space.dataError("lseek", f.who.Path, err)
+	}
+	switch {
+	case whence == unix.SEEK_DATA && off >= data:
+		return 0, pathError("lseek", f.who.Path, syscall.ENXIO)
+	case whence == unix.SEEK_DATA:
+		return off, nil
+	case whence == unix.SEEK_HOLE:
+		return max(off, data), nil
+	}
+	return 0, pathError("lseek", f.who.Path, syscall.EINVAL)
+}
+
+// stored is how many of size bytes are stored; the rest reads as zeros.
+func (f *File) stored(ctx context.Context, size int64) (int64, error) {
+	if f.inode.writing.Load() != nil {
+		return size, nil
+	}
+	if err := f.look(ctx); err != nil {
+		return 0, err
+	}
+	defer f.mu.RUnlock()
+	return f.view.end(), nil
+}
+
+// Content is the id of the content the file was opened with: pages cached for
+// it stay true as long as it is the same. Zero while this mount is writing the file.
+func (f *File) Content() objfmt.ID {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if f.inode.writing.Load() != nil || f.view == nil {
+		return objfmt.ID{}
+	}
+	return f.view.content
+}
+
+// Streaming says that the handle writes a new content in order: direct I/O is best.
+func (f *File) Streaming() bool { return f.writable() }

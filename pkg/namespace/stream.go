@@ -1,0 +1,337 @@
+package namespace
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"syscall"
+	"time"
+
+	"marfs/pkg/mdfs"
+	"marfs/pkg/metadata"
+	"marfs/pkg/objfmt"
+)
+
+// stream is a new content of a file that is written in order: it goes straight to
+// objects, chunk by chunk, and becomes the file's content at the commit. From
+// the first commit, or the first read of what is not committed, the bytes after
+// it are spooled in a private body, so that small flushes do not each make an object.
+type stream struct {
+	inode *inode
+	who   metadata.Who
+	base  objfmt.Slot
+	ctx   context.Context // of uploads: they outlive the requests that feed them
+	stop  context.CancelFunc
+
+	mu      sync.Mutex // guards all below; held while writes wait for the stores
+	owner   *File      // the handle that writes
+	sess    *metadata.Session
+	place   *Placement // nil while bytes are held back
+	held    []byte     // bytes whose placement waits for the size
+	chunk   *chunkWriter
+	chunks  []objfmt.Chunk // complete
+	done    int64          // bytes in chunks
+	spooled bool           // what follows goes to the spool
+	spool   spool
+	dirty   bool  // something is not committed
+	err     error // the stream failed: the old content stays
+	slot    objfmt.Slot
+	ended   bool
+
+	meta  sync.Mutex // guards size and mtime, so that stat never waits for stores
+	size  int64
+	mtime time.Time
+	fixed bool // mtime was set by the user after the last write
+}
+
+// spool is the tail of a stream in a body of the metadata filesystem.
+type spool struct {
+	id    objfmt.ID
+	file  mdfs.File
+	len   int64
+	named bool // by a published slot: then written only while that slot is open
+}
+
+// newStream starts a content that replaces base; fresh says that it differs from
+// base as it stands, which is empty.
+func (n *inode) newStream(owner *File, who metadata.Who, base objfmt.Slot, fresh bool) *stream {
+	ctx, stop := context.WithCancel(context.Background())
+	w := &stream{inode: n, who: who, base: base, ctx: ctx, stop: stop, owner: owner,
+		slot: base, dirty: fresh, mtime: time.Now(), fixed: !fresh}
+	if p := n.space.cfg.Placement; len(p) == 1 {
+		w.place = &p[0]
+	}
+	n.writing.Store(w)
+	n.commits.Add(1)
+	return w
+}
+
+// overlay shows what is written to the other handles of this mount.
+func (w *stream) overlay(st *mdfs.Stat) {
+	w.meta.Lock()
+	defer w.meta.Unlock()
+	st.Size = w.size
+	st.Blocks = (w.size + 511) / 512
+	if !w.fixed {
+		st.Mtim = syscall.NsecToTimespec(w.mtime.UnixNano())
+	}
+}
+
+func (w *stream) pos() int64 {
+	w.meta.Lock()
+	defer w.meta.Unlock()
+	return w.size
+}
+
+// setMTime keeps a time that the user set on the file being written.
+func (w *stream) setMTime(m mdfs.TimeSet) {
+	t := m.Time
+	if m.Now {
+		t = time.Now()
+	}
+	w.meta.Lock()
+	w.mtime, w.fixed = t, true
+	w.meta.Unlock()
+}
+
+// write appends p at off. A gap is filled with zeros; going back is EOPNOTSUPP.
+func (w *stream) write(f *File, p []byte, off int64) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	pos := w.pos()
+	switch {
+	case w.ended || w.owner != nil && f != w.owner && f.flags&syscall.O_APPEND == 0:
+		return 0, syscall.ESTALE // another handle has begun the file anew
+	case w.err != nil:
+		return 0, w.err
+	case off < pos:
+		return 0, syscall.EOPNOTSUPP
+	}
+	w.owner = f
+	w.dirty = true
+	if err := w.zeros(off - pos); err != nil {
+		return 0, err
+	}
+	if err := w.append(p); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// extend makes the file n bytes long, with zeros.
+func (w *stream) extend(n int64) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch pos := w.pos(); {
+	case w.err != nil:
+		return w.err
+	case n < pos:
+		return syscall.EOPNOTSUPP
+	default:
+		w.dirty = w.dirty || n > pos
+		return w.zeros(n - pos)
+	}
+}
+
+var zeroBlock [256 << 10]byte
+
+func (w *stream) zeros(n int64) error {
+	for n > 0 {
+		k := min(n, int64(len(zeroBlock)))
+		if err := w.append(zeroBlock[:k]); err != nil {
+			return err
+		}
+		n -= k
+	}
+	return nil
+}
+
+// append puts p after what was written; w.mu is held. A failure is for good.
+func (w *stream) append(p []byte) (err error) {
+	switch {
+	case w.spooled:
+		err = w.appendSpool(p)
+	case w.place == nil:
+		err = w.hold(p)
+	default:
+		err = w.appendChunk(p)
+	}
+	if err != nil {
+		w.err = err
+		return err
+	}
+	w.meta.Lock()
+	w.size += int64(len(p))
+	w.mtime, w.fixed = time.Now(), false
+	w.meta.Unlock()
+	return nil
+}
+
+// hold keeps bytes back while the file may still be small enough for a
+// placement of small files.
+func (w *stream) hold(p []byte) error {
+	places := w.inode.space.cfg.Placement
+	limit := places[len(places)-2].MaxSize
+	small := w.inode.space.fs.small
+	if int64(len(w.held)+len(p)) <= limit && small.TryAcquire(int64(len(p))) {
+		w.held = append(w.held, p...)
+		return nil
+	}
+	if err := w.settle(limit + 1); err != nil {
+		return err
+	}
+	return w.appendChunk(p)
+}
+
+// settle decides the placement of a file of n bytes and lets go what was held back.
+func (w *stream) settle(n int64) error {
+	if w.place != nil {
+		return nil
+	}
+	places := w.inode.space.cfg.Placement
+	for i := range places {
+		if m := places[i].MaxSize; m == 0 || n <= m {
+			w.place = &places[i]
+			break
+		}
+	}
+	if w.place == nil {
+		w.place = &places[len(places)-1]
+	}
+	held := w.held
+	w.held = nil
+	defer w.inode.space.fs.small.Release(int64(len(held)))
+	return w.appendChunk(held)
+}
+
+// begin makes the work record: it is durable before any byte leaves this process.
+func (w *stream) begin() (err error) {
+	if w.sess == nil {
+		w.sess, err = w.inode.space.cfg.Meta.Begin(w.ctx, w.inode.meta, w.who, w.base)
+	}
+	return err
+}
+
+// appendChunk uploads p, ending chunks that are full.
+func (w *stream) appendChunk(p []byte) error {
+	for len(p) > 0 {
+		if w.chunk == nil {
+			if err := w.openChunk(); err != nil {
+				return err
+			}
+		}
+		n := min(int64(len(p)), w.place.ChunkSize-w.chunk.length)
+		if err := w.chunk.write(p[:n]); err != nil {
+			return err
+		}
+		p = p[n:]
+		if w.chunk.length == w.place.ChunkSize {
+			if err := w.closeChunk(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (w *stream) openChunk() (err error) {
+	if err := w.begin(); err != nil {
+		return err
+	}
+	ref := objfmt.ObjectRef{Object: w.sess.Object, Chunk: uint32(len(w.chunks))}
+	w.chunk, err = w.inode.space.newChunk(w.ctx, w.place, ref)
+	return err
+}
+
+// closeChunk ends the chunk being uploaded and waits until it is durable.
+func (w *stream) closeChunk() error {
+	c := w.chunk
+	w.chunk = nil
+	t, err := w.trailer(c)
+	if err != nil {
+		c.abort()
+		return err
+	}
+	chunk, err := c.close(w.done, t)
+	if err != nil {
+		return err
+	}
+	w.chunks = append(w.chunks, chunk)
+	w.done += chunk.Length
+	return nil
+}
+
+// appendSpool writes p to the spool, which becomes a chunk when it is full.
+func (w *stream) appendSpool(p []byte) error {
+	for len(p) > 0 {
+		if err := w.openSpool(); err != nil {
+			return err
+		}
+		n := min(int64(len(p)), w.place.ChunkSize-w.spool.len)
+		if _, err := w.spool.file.WriteAt(p[:n], w.spool.len); err != nil {
+			return err
+		}
+		w.spool.len += n
+		p = p[n:]
+		if w.spool.len == w.place.ChunkSize {
+			if err := w.archiveSpool(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// openSpool makes the spool writable: a body is written only before a slot names
+// it, or while the newest slot says that this session is at it.
+func (w *stream) openSpool() (err error) {
+	if err := w.begin(); err != nil {
+		return err
+	}
+	if w.spool.file == nil {
+		w.spool.id, w.spool.file, err = w.sess.NewBody(w.ctx)
+		return err
+	}
+	if !w.spool.named || w.slot.State == objfmt.Open {
+		return nil
+	}
+	s, err := w.sess.Publish(w.ctx, w.slot.Content, w.slot.Source, w.slot.Size, w.slot.MTime, objfmt.Open)
+	if err == nil {
+		w.slot = s
+	}
+	return err
+}
+
+// archiveSpool makes the spool the next chunk.
+func (w *stream) archiveSpool() error {
+	if w.spool.len == 0 {
+		return nil
+	}
+	if err := w.openChunk(); err != nil {
+		return err
+	}
+	buf := getSegment()
+	defer putSegment(buf)
+	for off := int64(0); off < w.spool.len; {
+		p := buf[:min(segmentSize, w.spool.len-off)]
+		if _, err := w.spool.file.ReadAt(p, off); err != nil {
+			return errors.Join(errShort, err)
+		}
+		if err := w.chunk.write(p); err != nil {
+			return err
+		}
+		off += int64(len(p))
+	}
+	if err := w.closeChunk(); err != nil {
+		return err
+	}
+	w.closeSpool()
+	return nil
+}
+
+func (w *stream) closeSpool() {
+	if w.spool.file != nil {
+		w.spool.file.Close()
+	}
+	w.spool = spool{}
+}

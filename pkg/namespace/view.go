@@ -1,0 +1,186 @@
+package namespace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"sort"
+
+	"golang.org/x/sync/errgroup"
+
+	"marfs/pkg/mdfs"
+	"marfs/pkg/objfmt"
+	"marfs/pkg/repo"
+)
+
+// view is one content of a file, ready to be read: pieces in order, zeros where
+// there are none.
+type view struct {
+	content objfmt.ID
+	size    int64
+	pieces  []piece
+	bodies  []mdfs.File // to be closed with the view
+}
+
+// piece is a range of the file and where its bytes are: an object or a file of
+// the metadata filesystem.
+type piece struct {
+	off, length int64
+	from        int64 // where in the source the piece begins
+	object      *objectSource
+	file        mdfs.File
+}
+
+// objectSource is an object that can be read.
+type objectSource struct {
+	repo *repo.Repo
+	key  string
+	ref  objfmt.ObjectRef
+}
+
+// object finds the repo of a reference.
+func (s *space) object(ref objfmt.ObjectRef) (*objectSource, error) {
+	r := s.cfg.Repos[ref.Repo]
+	if r == nil {
+		return nil, fmt.Errorf("object %s is in repo %q, which the configuration does not have", ref.Key(s.cfg.Name), ref.Repo)
+	}
+	return &objectSource{repo: r, key: ref.Key(s.cfg.Name), ref: ref}, nil
+}
+
+// open makes the view of a slot.
+func (n *inode) open(ctx context.Context, slot objfmt.Slot) (*view, error) {
+	v := &view{content: slot.Content, size: slot.Size}
+	var err error
+	switch src := slot.Source; src.Kind {
+	case objfmt.SourceEmpty, "":
+	case objfmt.SourceOwn:
+		v.pieces = []piece{{length: src.Stored, file: n.meta.Inode()}}
+	case objfmt.SourceBody:
+		err = n.addBody(ctx, v, slot.Content, src.Stored)
+	case objfmt.SourceObj:
+		err = n.addObject(v, objfmt.Chunk{Length: src.Stored, Object: src.Object}, src.Offset)
+	case objfmt.SourceTable:
+		err = n.addTable(ctx, v, slot)
+	}
+	if err != nil {
+		v.close()
+		return nil, err
+	}
+	v.cut(slot.Size)
+	return v, nil
+}
+
+func (n *inode) addObject(v *view, c objfmt.Chunk, from int64) error {
+	o, err := n.space.object(c.Object)
+	if err != nil {
+		return err
+	}
+	v.pieces = append(v.pieces, piece{off: c.Offset, length: c.Length, from: from, object: o})
+	return nil
+}
+
+func (n *inode) addBody(ctx context.Context, v *view, id objfmt.ID, length int64) error {
+	b, err := n.meta.Body(ctx, id)
+	if err != nil {
+		return err
+	}
+	v.bodies = append(v.bodies, b)
+	v.pieces = append(v.pieces, piece{off: v.end(), length: length, file: b})
+	return nil
+}
+
+func (n *inode) addTable(ctx context.Context, v *view, slot objfmt.Slot) error {
+	t, err := n.meta.Table(ctx, slot)
+	if err != nil {
+		return err
+	}
+	for _, c := range t.Chunks {
+		if err := n.addObject(v, c, 0); err != nil {
+			return err
+		}
+	}
+	if tail := slot.Source.Tail; !tail.IsZero() {
+		return n.addBody(ctx, v, tail, slot.Source.Stored-v.end())
+	}
+	return nil
+}
+
+// end is where the last piece ends.
+func (v *view) end() int64 {
+	if len(v.pieces) == 0 {
+		return 0
+	}
+	p := v.pieces[len(v.pieces)-1]
+	return p.off + p.length
+}
+
+// cut drops what lies beyond size: a truncated file keeps its objects, but their
+// bytes beyond the cut never come back.
+func (v *view) cut(size int64) {
+	i := sort.Search(len(v.pieces), func(i int) bool { return v.pieces[i].off >= size })
+	v.pieces = v.pieces[:i]
+	if i > 0 {
+		p := &v.pieces[i-1]
+		p.length = min(p.length, size-p.off)
+	}
+}
+
+func (v *view) close() {
+	for _, b := range v.bodies {
+		b.Close()
+	}
+}
+
+// readAt fills p from off, each piece beside the others; io.EOF at the end.
+func (v *view) readAt(ctx context.Context, p []byte, off int64) (int, error) {
+	if off >= v.size {
+		return 0, io.EOF
+	}
+	var eof error
+	if int64(len(p)) > v.size-off {
+		p, eof = p[:v.size-off], io.EOF
+	}
+	i := sort.Search(len(v.pieces), func(i int) bool { return v.pieces[i].off+v.pieces[i].length > off })
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(4)
+	at := off // everything before is filled or being filled
+	for ; i < len(v.pieces) && v.pieces[i].off < off+int64(len(p)); i++ {
+		pc := v.pieces[i]
+		lo, hi := max(at, pc.off), min(off+int64(len(p)), pc.off+pc.length)
+		clear(p[at-off : lo-off])
+		dst := p[lo-off : hi-off]
+		g.Go(func() error { return pc.read(ctx, dst, lo-pc.off) })
+		at = hi
+	}
+	clear(p[at-off:])
+	if err := g.Wait(); err != nil {
+		return 0, err
+	}
+	return len(p), eof
+}
+
+// errShort is stored content that ends before it should.
+var errShort = errors.New("stored content is shorter than its pointer says")
+
+// read fills p from off of the piece.
+func (pc piece) read(ctx context.Context, p []byte, off int64) (err error) {
+	n := 0
+	if pc.object != nil {
+		n, err = pc.object.repo.ReadAt(ctx, pc.object.key, pc.object.ref.Layout, p, pc.from+off)
+	} else {
+		n, err = pc.file.ReadAt(p, pc.from+off)
+	}
+	if n == len(p) {
+		return nil
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		return errShort
+	}
+	return err
+}
+
+// lost reports whether an error says that the content's objects are gone, as
+// when it was moved or replaced on another node.
+func lost(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -1,0 +1,104 @@
+package namespace
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxUserXattrs bounds the names and values of the user xattrs of one regular
+// file, so that its slots always fit: ext4 gives an inode 4 KiB for them all.
+const maxUserXattrs = 2 << 10
+
+// self maps the empty name, which means the directory itself in Setattr and the
+// xattr calls, to the metadata filesystem's word for it.
+func self(name string) string {
+	if name == "" {
+		return "."
+	}
+	return name
+}
+
+// Getxattr reads an extended attribute; a reserved one does not exist.
+func (d *Dir) Getxattr(ctx context.Context, c Caller, name, attr string) (v []byte, err error) {
+	if hidden(attr) {
+		return nil, pathError("getxattr", name, unix.ENODATA)
+	}
+	err = d.enterAttr(c, RM, "getxattr", name, func() error {
+		v, err = d.md.Getxattr(self(name), attr)
+		return err
+	})
+	return v, err
+}
+
+// Setxattr writes an extended attribute; reserved names are EPERM.
+func (d *Dir) Setxattr(ctx context.Context, c Caller, name, attr string, v []byte, flags int) error {
+	if hidden(attr) {
+		return pathError("setxattr", name, syscall.EPERM)
+	}
+	return d.enterAttr(c, WM, "setxattr", name, func() error {
+		if err := d.room(name, attr, v); err != nil {
+			return err
+		}
+		return d.md.Setxattr(self(name), attr, v, flags)
+	})
+}
+
+// Listxattr lists the extended attributes but the reserved ones.
+func (d *Dir) Listxattr(ctx context.Context, c Caller, name string) (out []string, err error) {
+	err = d.enterAttr(c, RM, "listxattr", name, func() error {
+		out, err = d.md.Listxattr(self(name))
+		return err
+	})
+	return slices.DeleteFunc(out, hidden), err
+}
+
+// Removexattr removes an extended attribute; reserved names are EPERM.
+func (d *Dir) Removexattr(ctx context.Context, c Caller, name, attr string) error {
+	if hidden(attr) {
+		return pathError("removexattr", name, syscall.EPERM)
+	}
+	return d.enterAttr(c, WM, "removexattr", name, func() error { return d.md.Removexattr(self(name), attr) })
+}
+
+// enterAttr is enter for attributes: they may be the directory's own, and names
+// that lead to a namespace are that namespace's business.
+func (d *Dir) enterAttr(c Caller, need Perm, op, name string, fn func() error) error {
+	if d.md == nil {
+		return pathError(op, name, unix.ENOTSUP)
+	}
+	return d.enter(c, need, op, name, fn)
+}
+
+// room is ENOSPC when the user xattrs of a regular file would leave none for its slots.
+func (d *Dir) room(name, attr string, v []byte) error {
+	if name == "" || !strings.HasPrefix(attr, "user.") {
+		return nil
+	}
+	st, err := d.md.Lstat(name)
+	if err != nil || st.Mode&syscall.S_IFMT != syscall.S_IFREG {
+		return err
+	}
+	names, err := d.md.Listxattr(name)
+	if err != nil {
+		return err
+	}
+	total := len(attr) + len(v)
+	for _, n := range names {
+		if hidden(n) || n == attr || !strings.HasPrefix(n, "user.") {
+			continue
+		}
+		old, err := d.md.Getxattr(name, n)
+		if err != nil {
+			continue // removed meanwhile, or not the caller's to read
+		}
+		total += len(n) + len(old)
+	}
+	if total > maxUserXattrs {
+		return pathError("setxattr", name, syscall.ENOSPC)
+	}
+	return nil
+}
