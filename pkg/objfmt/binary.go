@@ -9,8 +9,7 @@ import (
 //
 //	magic 8 | version 4 | body ... | CRC-64/NVME of all before 8
 //
-// Integers are little-endian, as on every machine that will run this. A string is
-// its length in 4 bytes and its bytes.
+// Integers are big-endian; a string is its length in 4 bytes, and its bytes.
 
 const (
 	binaryHead = 8 + 4
@@ -20,13 +19,13 @@ const (
 type binaryWriter struct{ b []byte }
 
 func newBinary(magic string, version uint32) *binaryWriter {
-	return &binaryWriter{b: binary.LittleEndian.AppendUint32([]byte(magic), version)}
+	return &binaryWriter{b: binary.BigEndian.AppendUint32([]byte(magic), version)}
 }
 
 func (w *binaryWriter) bytes(b []byte)  { w.b = append(w.b, b...) }
 func (w *binaryWriter) id(id ID)        { w.b = append(w.b, id[:]...) }
-func (w *binaryWriter) uint32(n uint32) { w.b = binary.LittleEndian.AppendUint32(w.b, n) }
-func (w *binaryWriter) uint64(n uint64) { w.b = binary.LittleEndian.AppendUint64(w.b, n) }
+func (w *binaryWriter) uint32(n uint32) { w.b = binary.BigEndian.AppendUint32(w.b, n) }
+func (w *binaryWriter) uint64(n uint64) { w.b = binary.BigEndian.AppendUint64(w.b, n) }
 func (w *binaryWriter) int64(n int64)   { w.uint64(uint64(n)) }
 
 func (w *binaryWriter) string(s string) {
@@ -54,11 +53,11 @@ func openBinary(magic string, version uint32, b []byte) (*binaryReader, error) {
 	if string(b[:len(magic)]) != magic {
 		return nil, fmt.Errorf("%w: begins with %q, want %q", ErrFormat, b[:len(magic)], magic)
 	}
-	if v := binary.LittleEndian.Uint32(b[len(magic):]); v != version {
+	if v := binary.BigEndian.Uint32(b[len(magic):]); v != version {
 		return nil, fmt.Errorf("%w: %d, want %d", ErrVersion, v, version)
 	}
 	end := len(b) - binarySum
-	have, want := Checksum(b[:end]), binary.LittleEndian.Uint64(b[end:])
+	have, want := Checksum(b[:end]), binary.BigEndian.Uint64(b[end:])
 	if have != want {
 		return nil, fmt.Errorf("%w: have %016x, want %016x", ErrChecksum, have, want)
 	}
@@ -100,14 +99,14 @@ func (r *binaryReader) uint8() uint8 {
 
 func (r *binaryReader) uint32() uint32 {
 	if b := r.take(4); b != nil {
-		return binary.LittleEndian.Uint32(b)
+		return binary.BigEndian.Uint32(b)
 	}
 	return 0
 }
 
 func (r *binaryReader) uint64() uint64 {
 	if b := r.take(8); b != nil {
-		return binary.LittleEndian.Uint64(b)
+		return binary.BigEndian.Uint64(b)
 	}
 	return 0
 }

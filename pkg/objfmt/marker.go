@@ -111,13 +111,11 @@ func (s StoreIdentity) check() error {
 	if s.UUID.IsZero() {
 		return fmt.Errorf("%w: uuid is zero", ErrFormat)
 	}
-	if err := checkCounts(s.Data, s.Parity); err != nil {
-		return err
-	}
-	if s.Index < 0 || s.Index >= s.Data+s.Parity {
+	g := Geometry{Data: s.Data, Parity: s.Parity, Block: BlockUnit}
+	if s.Index < 0 || s.Index >= g.Shards() {
 		return fmt.Errorf("%w: index %d of %d+%d stores", ErrFormat, s.Index, s.Data, s.Parity)
 	}
-	return nil
+	return g.Validate()
 }
 
 func encodeDocument(kind string, body any) ([]byte, error) {

@@ -12,27 +12,10 @@ const maxShards = 256
 // maxBlock bounds the block size of a geometry, and so what a reader must hold.
 const maxBlock = 1 << 30
 
-func checkCounts(data, parity int) error {
-	if data < 1 || parity < 0 || data > maxShards || parity > maxShards || data+parity > maxShards {
-		return fmt.Errorf("%w: %d data and %d parity shards: want 1 to %d in all", ErrFormat, data, parity, maxShards)
-	}
-	return nil
-}
-
-func checkGeometry(g Geometry) error {
-	if g.Block < 1 || g.Block > maxBlock {
-		return fmt.Errorf("%w: block size %d", ErrFormat, g.Block)
-	}
-	return checkCounts(g.Data, g.Parity)
-}
-
 // checkRef refuses references that no complete write can have made.
 func checkRef(r ObjectRef) error {
-	if r.Object.IsZero() || r.WriteID.IsZero() {
-		return fmt.Errorf("%w: object or write id is zero", ErrFormat)
-	}
-	if r.Layout.Size < 0 {
-		return fmt.Errorf("%w: object of %d bytes", ErrFormat, r.Layout.Size)
+	if r.Object.IsZero() {
+		return fmt.Errorf("%w: object id is zero", ErrFormat)
 	}
 	if err := CheckName("repo", r.Repo); err != nil {
 		return err
@@ -40,7 +23,7 @@ func checkRef(r ObjectRef) error {
 	if err := CheckName("pod", r.Pod); err != nil {
 		return err
 	}
-	return checkGeometry(r.Geometry)
+	return r.Layout.Validate()
 }
 
 // textObject writes <object id>[.<chunk>].

@@ -160,9 +160,6 @@ func (s Slot) check() error {
 		return fmt.Errorf("%w: size %d", ErrFormat, s.Size)
 	case s.Nonce == 0:
 		return fmt.Errorf("%w: no nonce", ErrFormat)
-	case s.State == Open && s.Source.Packed:
-		// Packs are made of finished contents; and the two do not fit together.
-		return fmt.Errorf("%w: a packed content that is open", ErrFormat)
 	}
 	return s.Source.check()
 }

@@ -54,7 +54,8 @@ func (w *textWriter) close() []byte {
 
 // textReader takes fields in order. The first error sticks; values are zero after it.
 type textReader struct {
-	rest []string
+	rest string
+	sep  string
 	err  error
 }
 
@@ -72,7 +73,7 @@ func openText(head, sep, s string) (*textReader, error) {
 	if end < 0 {
 		return nil, fmt.Errorf("%w: no checksum", ErrFormat)
 	}
-	r := &textReader{}
+	r := &textReader{sep: sep}
 	sum := r.uint64(s[end+len(sep)+len("crc="):])
 	if r.err != nil {
 		return nil, r.err
@@ -81,7 +82,7 @@ func openText(head, sep, s string) (*textReader, error) {
 		return nil, fmt.Errorf("%w: have %s, want %s", ErrChecksum, text64(have), text64(sum))
 	}
 	if end > len(word) {
-		r.rest = strings.Split(s[len(word)+len(sep):end], sep)
+		r.rest = s[len(word)+len(sep) : end]
 	}
 	return r, nil
 }
@@ -94,12 +95,9 @@ func (r *textReader) fail(format string, args ...any) {
 
 // take returns the next field's value if its key is key.
 func (r *textReader) take(key string) (value string, ok bool) {
-	if len(r.rest) == 0 {
-		return "", false
-	}
-	value, ok = strings.CutPrefix(r.rest[0], key+"=")
+	rest, ok := strings.CutPrefix(r.rest, key+"=")
 	if ok {
-		r.rest = r.rest[1:]
+		value, r.rest, _ = strings.Cut(rest, r.sep)
 	}
 	return value, ok
 }
@@ -133,8 +131,8 @@ func (r *textReader) list(value, sep string, least, most int) []string {
 
 // end reports the first error, or a field that nobody took.
 func (r *textReader) end() error {
-	if r.err == nil && len(r.rest) > 0 {
-		r.fail("unknown, repeated or misplaced field %.80q", r.rest[0])
+	if r.err == nil && r.rest != "" {
+		r.fail("unknown, repeated or misplaced field at %.80q", r.rest)
 	}
 	return r.err
 }

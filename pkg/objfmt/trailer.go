@@ -17,7 +17,7 @@ type Trailer struct {
 	Object    ObjectID
 	Chunk     uint32 // as in ObjectRef
 	Chunks    uint32 // how many objects hold the content; 0: not known when this one ended
-	Stored    int64  // bytes of content, before the trailer
+	Stored    int64  // bytes of the object before the trailer
 	Files     []TrailerFile
 }
 
@@ -49,7 +49,7 @@ const MaxTrailer = 256 << 20
 const (
 	trailerMagic   = "MarFSrec"
 	trailerVersion = 1
-	footerMagic    = "MarFSend"
+	footerMagic    = "MarFSfin"
 	trailerBytes   = 2*16 + 4 + 3*4 + 8 + 4 + 5*8 + 4 // of one file without path and xattrs
 )
 
@@ -98,9 +98,9 @@ func (w *binaryWriter) trailerFile(f *TrailerFile) {
 }
 
 func appendFooter(b []byte, size int) []byte {
-	footer := binary.LittleEndian.AppendUint64([]byte(footerMagic), uint64(size))
+	footer := binary.BigEndian.AppendUint64([]byte(footerMagic), uint64(size))
 	b = append(b, footer...)
-	return binary.LittleEndian.AppendUint64(b, Checksum(footer))
+	return binary.BigEndian.AppendUint64(b, Checksum(footer))
 }
 
 // ParseTrailerFooter reads the last TrailerFooterSize bytes of an object and returns
@@ -110,10 +110,10 @@ func ParseTrailerFooter(b []byte) (size int64, err error) {
 	if len(b) != TrailerFooterSize || string(b[:8]) != footerMagic {
 		return 0, fmt.Errorf("trailer: %w: no footer", ErrFormat)
 	}
-	if binary.LittleEndian.Uint64(b[16:]) != Checksum(b[:16]) {
+	if binary.BigEndian.Uint64(b[16:]) != Checksum(b[:16]) {
 		return 0, fmt.Errorf("trailer footer: %w", ErrChecksum)
 	}
-	n := binary.LittleEndian.Uint64(b[8:])
+	n := binary.BigEndian.Uint64(b[8:])
 	if n < TrailerFooterSize+binaryHead+binarySum || n > MaxTrailer {
 		return 0, fmt.Errorf("trailer: %w: footer says %d bytes", ErrFormat, n)
 	}
