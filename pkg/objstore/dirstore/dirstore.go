@@ -1,0 +1,239 @@
+// Package dirstore keeps objects as files below one directory: the store of
+// small and test installations, and of sites whose filesystem is the store.
+//
+// The object "ns/7f/id" is the file ns/7f/id. A Put writes a file of a private
+// temporary directory, syncs it, renames it into place and syncs the directory,
+// and every directory above it that this process has not seen synced. Delete
+// leaves directories alone: keys are spread over few of them, and pruning would
+// race with Puts.
+//
+// The directory is opened once and used through os.Root, so nothing planted
+// inside it leads out, and a filesystem mounted or unmounted over it later is
+// never mistaken for it. What is no regular file with a name that a key can
+// have is never listed and never served.
+//
+// # Deadlines
+//
+// A system call on a dead disk or file server cannot be cancelled. So each runs
+// on a goroutine of its own, and the caller stops waiting for it when the
+// context ends or Timeout passes (longer for many bytes). The goroutine stays
+// until the kernel lets it go; it holds one of MaxCalls slots meanwhile, so a
+// dead filesystem costs at most that many threads, after which calls fail
+// without a thread of their own.
+package dirstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"marfs/pkg/objstore"
+)
+
+// tempDir holds files being written. No key can have this name.
+const tempDir = "~tmp"
+
+// staleTemp is when a temporary file must be a crashed writer's. A live writer
+// touches its file far more often.
+const staleTemp = 24 * time.Hour
+
+// Options of a store; the zero value is good.
+type Options struct {
+	// Timeout bounds one filesystem operation, beside a second for each 16 MiB
+	// that it has to write or sync. 0: 30s.
+	Timeout time.Duration
+	// MaxCalls bounds the operations under way, stuck ones included. 0: 64.
+	MaxCalls int
+}
+
+// Store is an objstore.Store of one directory.
+type Store struct {
+	root    *os.Root
+	timeout time.Duration
+	slots   chan struct{} // one element for each operation under way
+
+	mu     sync.Mutex          // guards synced
+	synced map[string]struct{} // directories whose names are known to be durable
+}
+
+var _ objstore.Store = (*Store)(nil)
+
+// Create makes the directory of a new store, durably. An existing one is no error.
+func Create(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(dir); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := Create(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	parent, err := os.Open(filepath.Dir(dir))
+	if err != nil {
+		return err
+	}
+	return errors.Join(parent.Sync(), parent.Close())
+}
+
+// Open opens the store in an existing directory, and removes what writers that
+// crashed more than a day ago left in it.
+func Open(dir string, o Options) (*Store, error) {
+	if o.Timeout == 0 {
+		o.Timeout = 30 * time.Second
+	}
+	if o.MaxCalls == 0 {
+		o.MaxCalls = 64
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", classify(err))
+	}
+	s := &Store{
+		root:    root,
+		timeout: o.Timeout,
+		slots:   make(chan struct{}, o.MaxCalls),
+		synced:  make(map[string]struct{}),
+	}
+	if _, err := s.Clean(context.Background(), staleTemp); err != nil {
+		root.Close()
+		return nil, fmt.Errorf("open store %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+// Close lets go of the directory. No call may follow.
+func (s *Store) Close() error { return s.root.Close() }
+
+// Stat implements objstore.Store.
+func (s *Store) Stat(ctx context.Context, key string) (objstore.Info, error) {
+	if err := check(ctx, key); err != nil {
+		return objstore.Info{}, failed("stat", key, err)
+	}
+	fi, err := call(ctx, s, 0, func(context.Context) (fs.FileInfo, error) { return s.root.Lstat(key) }, nil)
+	if err == nil {
+		err = regular(fi)
+	}
+	if err != nil {
+		return objstore.Info{}, failed("stat", key, err)
+	}
+	return objstore.Info{Key: key, Size: fi.Size(), ModTime: fi.ModTime()}, nil
+}
+
+// Delete implements objstore.Store.
+func (s *Store) Delete(ctx context.Context, key string) error {
+	if err := check(ctx, key); err != nil {
+		return failed("delete", key, err)
+	}
+	err := s.do(ctx, 0, func(context.Context) error {
+		// Root.Remove would take an empty directory too.
+		if fi, err := s.root.Lstat(key); err != nil || fi.IsDir() {
+			return err
+		}
+		if err := s.root.Remove(key); err != nil {
+			return err
+		}
+		return s.syncDir(path.Dir(key))
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return failed("delete", key, err)
+	}
+	return nil
+}
+
+// Clean removes temporary files not written to for olderThan, and returns how
+// many there were.
+func (s *Store) Clean(ctx context.Context, olderThan time.Duration) (int, error) {
+	limit := time.Now().Add(-olderThan)
+	return call(ctx, s, 0, func(ctx context.Context) (n int, err error) {
+		d, err := s.root.Open(tempDir)
+		if errors.Is(err, fs.ErrNotExist) {
+			return 0, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		defer d.Close()
+		names, err := d.Readdirnames(-1)
+		if err != nil {
+			return 0, err
+		}
+		for _, name := range names {
+			name = path.Join(tempDir, name)
+			fi, err := s.root.Lstat(name)
+			if err != nil || !fi.Mode().IsRegular() || fi.ModTime().After(limit) || ctx.Err() != nil {
+				continue // in use, gone, or nothing of ours
+			}
+			if s.root.Remove(name) == nil {
+				n++
+			}
+		}
+		return n, ctx.Err()
+	}, nil)
+}
+
+// check is what every call does before it touches anything.
+func check(ctx context.Context, key string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return objstore.CheckKey(key)
+}
+
+// regular says why a file is not an object. A directory is merely where others are.
+func regular(fi fs.FileInfo) error {
+	switch {
+	case fi.Mode().IsRegular():
+		return nil
+	case fi.IsDir():
+		return fs.ErrNotExist
+	}
+	return fmt.Errorf("%w: is a %v, not a file", objstore.ErrCorrupt, fi.Mode().Type())
+}
+
+func failed(op, key string, err error) error {
+	return &fs.PathError{Op: op, Path: key, Err: err}
+}
+
+// classify wraps a system call's error in the class the Store contract wants.
+func classify(err error) error {
+	var errno syscall.Errno
+	switch {
+	case err == nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrInvalid),
+		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
+		errors.Is(err, objstore.ErrUnavailable), errors.Is(err, objstore.ErrCorrupt):
+		return err
+	case errors.Is(err, fs.ErrClosed):
+		return fmt.Errorf("%w: %w", objstore.ErrUnavailable, err)
+	case !errors.As(err, &errno):
+		// os.Root found a way out: something planted a symlink.
+		return fmt.Errorf("%w: %w", objstore.ErrCorrupt, err)
+	}
+	switch errno {
+	case syscall.ENOTDIR: // a component of the path is a file, so there is nothing below it
+		return fmt.Errorf("%w: %w", fs.ErrNotExist, err)
+	case syscall.EISDIR, syscall.ENAMETOOLONG:
+		return fmt.Errorf("%w: %w", fs.ErrInvalid, err)
+	case syscall.EROFS:
+		return fmt.Errorf("%w: %w", fs.ErrPermission, err)
+	case syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG:
+		return fmt.Errorf("%w: %w", objstore.ErrNoSpace, err)
+	case syscall.EUCLEAN, syscall.EBADMSG, syscall.ELOOP: // the filesystem's own checksums; a planted link
+		return fmt.Errorf("%w: %w", objstore.ErrCorrupt, err)
+	}
+	return fmt.Errorf("%w: %w", objstore.ErrUnavailable, err)
+}

@@ -1,0 +1,175 @@
+package dirstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+	"syscall"
+
+	"marfs/pkg/objstore"
+)
+
+// chunkSize is how much of a file is read at once: enough to make the price of
+// a bounded call (two microseconds) small, and little enough to stay in the
+// processor's cache until it is copied on.
+const chunkSize = 1 << 20
+
+var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
+
+// Get implements objstore.Store.
+func (s *Store) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
+	err := check(ctx, key)
+	if err == nil && off < 0 {
+		err = fmt.Errorf("%w: offset %d", fs.ErrInvalid, off)
+	}
+	if err != nil {
+		return nil, failed("get", key, err)
+	}
+	r := &reader{ctx: ctx, s: s, key: key, off: off}
+	r.f, err = call(ctx, s, 0, func(context.Context) (*os.File, error) {
+		f, size, err := s.open(key)
+		if err == nil {
+			r.left = max(size-off, 0)
+		}
+		return f, err
+	}, func(f *os.File) { f.Close() })
+	if err != nil {
+		return nil, failed("get", key, err)
+	}
+	if n >= 0 {
+		r.left = min(r.left, n)
+	}
+	return r, nil
+}
+
+// open opens an object's file. O_NONBLOCK: a planted fifo must not hold us.
+func (s *Store) open(key string) (*os.File, int64, error) {
+	f, err := s.root.OpenFile(key, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	fi, err := f.Stat()
+	if err == nil {
+		err = regular(fi)
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, fi.Size(), nil
+}
+
+// reader reads a file in chunks of its own: a stuck read may fill its buffer
+// long after the caller took back the one it gave to Read.
+type reader struct {
+	ctx  context.Context
+	s    *Store
+	key  string
+	f    *os.File
+	off  int64
+	left int64 // bytes of the range not yet read from f
+
+	buf   *[chunkSize]byte // nil: none yet, or given up to a stuck read
+	chunk []byte           // read, not yet delivered
+	err   error            // sticky
+}
+
+var _ io.WriterTo = (*reader)(nil)
+
+func (r *reader) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if len(r.chunk) == 0 {
+		if err := r.fill(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, r.chunk)
+	r.chunk = r.chunk[n:]
+	return n, nil
+}
+
+// WriteTo hands the chunks over without another copy.
+func (r *reader) WriteTo(w io.Writer) (total int64, err error) {
+	for {
+		if len(r.chunk) == 0 {
+			err := r.fill()
+			if err == io.EOF {
+				return total, nil
+			}
+			if err != nil {
+				return total, err
+			}
+		}
+		n, err := w.Write(r.chunk)
+		total += int64(n)
+		r.chunk = r.chunk[n:]
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// fill reads the next chunk; io.EOF at the end of the range.
+func (r *reader) fill() error {
+	if r.err != nil {
+		return r.err
+	}
+	if r.left == 0 {
+		return io.EOF
+	}
+	var buf []byte
+	n := min(r.left, chunkSize)
+	if r.buf == nil && n <= chunkSize/16 {
+		buf = make([]byte, n) // short ranges do not need a whole chunk
+	} else {
+		if r.buf == nil {
+			r.buf = chunks.Get().(*[chunkSize]byte)
+		}
+		buf = r.buf[:n]
+	}
+	err := r.s.do(r.ctx, n, func(context.Context) error { return readAt(r.f, buf, r.off) })
+	if err != nil {
+		r.buf = nil // the read may be stuck, and write to it later
+		r.err = failed("read", r.key, err)
+		return r.err
+	}
+	r.chunk = buf
+	r.off += n
+	r.left -= n
+	return nil
+}
+
+// readAt fills buf. A file that got shorter, and an error of the medium, are
+// damage to this object; other errors are the filesystem's.
+func readAt(f *os.File, buf []byte, off int64) error {
+	n, err := f.ReadAt(buf, off)
+	switch {
+	case n == len(buf):
+		return nil
+	case err == io.EOF, errors.Is(err, syscall.EIO):
+		return fmt.Errorf("%w: %d of %d bytes at %d: %w", objstore.ErrCorrupt, n, len(buf), off, err)
+	}
+	return err
+}
+
+func (r *reader) Close() error {
+	if r.f == nil {
+		return nil
+	}
+	err := r.f.Close()
+	if r.buf != nil {
+		chunks.Put(r.buf)
+	}
+	r.f, r.buf, r.chunk = nil, nil, nil
+	r.err = failed("read", r.key, fs.ErrClosed)
+	if err != nil {
+		return failed("close", r.key, classify(err))
+	}
+	return nil
+}
