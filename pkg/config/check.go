@@ -1,0 +1,306 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"marfs/pkg/objfmt"
+)
+
+const (
+	second   = Duration(time.Second)
+	day      = Duration(24 * time.Hour)
+	minGrace = Duration(time.Hour)
+)
+
+// checker holds the rules between and beyond single values. The decoder has
+// filled the configuration; a value it has reported is left alone here.
+type checker struct {
+	*decoder
+	cfg      *Config
+	warnings []Problem
+	places   []place
+}
+
+// complain reports a rule that the value at key breaks, once for each key.
+func (k *checker) complain(key string, value any, rule, hint string) {
+	if !k.failed[key] {
+		k.report(k.line(key), key, text(value), rule, hint)
+	}
+}
+
+func text(value any) string {
+	if value == nil {
+		return ""
+	}
+	return fmt.Sprint(value)
+}
+
+// line returns where key is given, or else the innermost key around it.
+func (k *checker) line(key string) int {
+	for {
+		if n, ok := k.lines[key]; ok || key == "" {
+			return n
+		}
+		key = key[:max(strings.LastIndexAny(key, ".["), 0)]
+	}
+}
+
+func (k *checker) given(key string) bool { _, ok := k.lines[key]; return ok }
+
+// require reports a key that must be there and is not.
+func (k *checker) require(parent string, keys ...string) {
+	for _, sub := range keys {
+		if key := join(parent, sub); !k.given(key) && !k.failed[parent] {
+			k.complain(key, nil, "is missing", "")
+		}
+	}
+}
+
+// atLeast reports a value below least.
+func atLeast[T Size | Count | Duration | int](k *checker, key string, v, least T) bool {
+	if v < least {
+		k.complain(key, v, fmt.Sprintf("must be at least %v", least), "")
+	}
+	return v >= least
+}
+
+func (k *checker) config() {
+	c := k.cfg
+	k.require("", "version", "mount", "repos", "namespaces")
+	if k.given("version") && c.Version != 1 {
+		k.complain("version", c.Version, "is not a version this build knows", "this build reads version 1")
+	}
+	k.mount()
+	names := map[string]string{}
+	for i := range c.Repos {
+		key := fmt.Sprintf("repos[%d]", i)
+		k.name(key+".name", c.Repos[i].Name, names)
+		k.repo(key, &c.Repos[i])
+	}
+	names = map[string]string{}
+	paths := map[string]string{}
+	for i := range c.Namespaces {
+		key := fmt.Sprintf("namespaces[%d]", i)
+		k.name(key+".name", c.Namespaces[i].Name, names)
+		k.namespace(key, &c.Namespaces[i], paths)
+	}
+	for _, list := range []string{"repos", "namespaces"} {
+		if k.given(list) && !k.given(list+"[0]") {
+			k.complain(list, nil, "is empty", "describe at least one")
+		}
+	}
+	k.overlaps()
+	k.memory()
+	k.metrics()
+	oneOf(k, "log.level", c.Log.Level, "debug", "info", "warn", "error")
+	oneOf(k, "log.format", c.Log.Format, "text", "json")
+}
+
+func (k *checker) mount() {
+	if !k.given("mount") {
+		return
+	}
+	k.cfg.Mount = k.cfg.absolute(k.cfg.Mount)
+	if k.cfg.Mount == "/" {
+		k.complain("mount", "/", "must be below the root directory", "for example /campaign")
+	}
+	k.place("mount", k.cfg.Mount)
+}
+
+// name checks the name of a repo, pod or namespace, unique within taken.
+func (k *checker) name(key, name string, taken map[string]string) {
+	k.require(strings.TrimSuffix(key, ".name"), "name")
+	if !k.given(key) {
+		return
+	}
+	if objfmt.CheckName("", name) != nil {
+		k.complain(key, name, "is not a name", "names are 1 to 63 of a-z 0-9 . _ - and begin with a letter or digit")
+	} else if first, dup := taken[name]; dup {
+		k.complain(key, name, fmt.Sprintf("is already the name of %s on line %d", strings.TrimSuffix(first, ".name"), k.line(first)), "names are unique")
+		return
+	}
+	taken[name] = key
+}
+
+func (k *checker) namespace(key string, n *Namespace, paths map[string]string) {
+	k.require(key, "path", "metadata")
+	k.path(key+".path", n.Path, paths)
+	k.metadata(key+".metadata", n)
+	k.placement(key, n)
+	k.sizes(key, n)
+	if n.Trash.Grace < minGrace {
+		at := key + ".trash.grace"
+		k.warnings = append(k.warnings, Problem{File: k.file, Line: k.line(at), Key: at, Value: n.Trash.Grace.String(),
+			Rule: fmt.Sprintf("is below %v: a file that another node has open may lose its objects while it is read", minGrace),
+			Hint: "keep grace above the longest time a reader holds a file open"})
+	}
+	if b := n.Repack.BelowLive; b < 0 || b >= 1 {
+		k.complain(key+".repack.below_live", b, "must be from 0 to below 1", "0.5 rewrites a pack when half of it is dead")
+	}
+	atLeast(k, key+".pack.min_files", n.Pack.MinFiles, 1)
+	if q := n.Quota; q.Bytes > 0 && q.PerUser.Bytes > q.Bytes {
+		k.complain(key+".quota.per_user.bytes", q.PerUser.Bytes, fmt.Sprintf("is more than the namespace's quota.bytes (%v)", q.Bytes), "")
+	}
+	if q := n.Quota; q.Files > 0 && q.PerUser.Files > q.Files {
+		k.complain(key+".quota.per_user.files", q.PerUser.Files, fmt.Sprintf("is more than the namespace's quota.files (%v)", q.Files), "")
+	}
+}
+
+// path checks where a namespace is. One may be inside another, as a directory of it.
+func (k *checker) path(key, p string, taken map[string]string) {
+	if !k.given(key) {
+		return
+	}
+	tooLong := slices.ContainsFunc(strings.Split(p, "/"), func(name string) bool { return len(name) > 255 })
+	switch first, dup := taken[p]; {
+	case p != path.Clean("/"+p) || strings.ContainsRune(p, 0) || tooLong:
+		k.complain(key, p, "is not a clean absolute path", "it starts below the mount: /projecta")
+	case dup:
+		k.complain(key, p, fmt.Sprintf("is already the path of %s on line %d", strings.TrimSuffix(first, ".path"), k.line(first)), "")
+	default:
+		taken[p] = key
+	}
+}
+
+func (k *checker) metadata(key string, n *Namespace) {
+	for i, dir := range n.Metadata {
+		n.Metadata[i] = k.cfg.absolute(dir)
+		k.place(fmt.Sprintf("%s[%d]", key, i), n.Metadata[i])
+	}
+	if len(n.Metadata) > 1 {
+		k.complain(key, nil, "has several directories: metadata in several filesystems is not supported yet", "give one directory")
+	} else if k.given(key) && len(n.Metadata) == 0 {
+		k.complain(key, nil, "is empty", "give one directory")
+	}
+}
+
+// placement checks that every file has exactly one repo to go to.
+func (k *checker) placement(key string, n *Namespace) {
+	switch {
+	case k.given(key + ".placement"):
+		k.placements(key+".placement", n.Placement)
+		if last := len(n.Placement) - 1; k.given(key+".repo") && last >= 0 && n.Repo != n.Placement[last].Repo {
+			k.complain(key+".repo", n.Repo, fmt.Sprintf("is not the repo of the last placement (%s)", n.Placement[last].Repo),
+				"placement alone says where files go: remove repo")
+		}
+	case k.given(key + ".repo"):
+		k.known(key+".repo", n.Repo)
+	default:
+		k.complain(key+".repo", nil, "is missing", "name the repo of the files' data, or give a placement list")
+	}
+}
+
+func (k *checker) placements(key string, list []Placement) {
+	if len(list) == 0 {
+		k.complain(key, nil, "is empty", "the last entry names the repo of the largest files")
+	}
+	var before Size
+	for i, p := range list {
+		at := fmt.Sprintf("%s[%d]", key, i)
+		k.require(at, "repo")
+		k.known(at+".repo", p.Repo)
+		sized := k.given(at + ".max_size")
+		switch last := i == len(list)-1; {
+		case last && sized:
+			k.complain(at+".max_size", p.MaxSize, "is given for the last entry", "larger files would have no repo: remove it")
+		case !last && !sized:
+			k.complain(at+".max_size", nil, "is missing", "only the last entry is without one")
+		case !last && p.MaxSize <= before:
+			k.complain(at+".max_size", p.MaxSize, fmt.Sprintf("must be more than that of the entry before (%v)", before), "order the entries by max_size")
+		}
+		before = p.MaxSize
+	}
+}
+
+// known checks the name of a repo that something refers to.
+func (k *checker) known(key, name string) {
+	if k.given(key) && k.cfg.repo(name) == nil {
+		var names []string
+		for _, r := range k.cfg.Repos {
+			names = append(names, r.Name)
+		}
+		k.complain(key, name, "is not the name of a repo", strings.Replace(didYouMean(name, names), "known keys here", "repos", 1))
+	}
+}
+
+func (c *Config) repo(name string) *Repo {
+	for i := range c.Repos {
+		if c.Repos[i].Name == name {
+			return &c.Repos[i]
+		}
+	}
+	return nil
+}
+
+// sizes checks what must fit into what, from a small file to the repo's chunks.
+func (k *checker) sizes(key string, n *Namespace) {
+	if n.Stage.MaxFile == 0 {
+		return // nothing is staged, so nothing is packed
+	}
+	target := key + ".pack.target_size"
+	if n.Stage.MaxFile > n.Pack.TargetSize {
+		k.complain(key+".stage.max_file", n.Stage.MaxFile, fmt.Sprintf("is more than pack.target_size (%v)", n.Pack.TargetSize),
+			"a staged file must fit into a pack")
+	}
+	if n.Pack.TargetSize > n.Stage.MaxBytes {
+		k.complain(target, n.Pack.TargetSize, fmt.Sprintf("is more than stage.max_bytes (%v)", n.Stage.MaxBytes),
+			"the stage must hold at least one full pack")
+	}
+	var before Size
+	for _, p := range n.placements() {
+		r := k.cfg.repo(p.Repo)
+		if p.Pack && r != nil && before < n.Stage.MaxFile && n.Pack.TargetSize > r.ChunkSize {
+			k.complain(target, n.Pack.TargetSize, fmt.Sprintf("is more than chunk_size of repo %s (%v)", r.Name, r.ChunkSize),
+				"a pack is one object: lower pack.target_size or raise chunk_size")
+		}
+		before = p.MaxSize
+	}
+}
+
+// memory checks that every repo's share of the buffers can hold what one
+// writer and one reader need at the same time.
+func (k *checker) memory() {
+	for i, r := range k.cfg.Repos {
+		if k.badGeometry(fmt.Sprintf("repos[%d]", i)) {
+			continue
+		}
+		need := 2 * r.stripe()
+		if share := k.cfg.repoMemory(); share < need {
+			k.complain("cache.memory", k.cfg.Cache.Memory,
+				fmt.Sprintf("is too small: repos[%d] needs %v for two stripes of %d+%d blocks of %v, its share is %v",
+					i, need, r.Data, r.Parity, r.BlockSize, share),
+				"raise cache.memory, or lower the repo's block_size")
+		}
+	}
+}
+
+// stripe is the bytes of one stripe with its parity.
+func (r *Repo) stripe() Size {
+	return Size(r.Data+r.Parity) * r.BlockSize
+}
+
+// repoMemory is how much of the memory each repo gets for its buffers.
+func (c *Config) repoMemory() Size { return c.Cache.Memory / 2 / Size(max(len(c.Repos), 1)) }
+
+func (k *checker) metrics() {
+	listen := k.cfg.Metrics.Listen
+	if listen == "" {
+		return
+	}
+	_, port, err := net.SplitHostPort(listen)
+	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n == 0 {
+		k.complain("metrics.listen", listen, "is not host:port", `for example "127.0.0.1:9567"`)
+	}
+}
+
+func oneOf(k *checker, key, v string, allowed ...string) {
+	if !slices.Contains(allowed, v) {
+		k.complain(key, v, "must be one of "+strings.Join(allowed, ", "), "")
+	}
+}

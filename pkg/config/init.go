@@ -1,0 +1,179 @@
+package config
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"marfs/pkg/mdfs/posix"
+	"marfs/pkg/metadata"
+	"marfs/pkg/objfmt"
+)
+
+// Made is one thing that [Init] made or found to be there.
+type Made struct {
+	Kind  string // "store" or "metadata"
+	Where string
+	Is    string // what it is now, for people
+	New   bool
+}
+
+// Init makes what cfg describes and is not there: store directories, buckets,
+// the identities of stores, metadata directories. What is there is checked and
+// left alone. No identity is written before every store is known to be empty or
+// this configuration's. The list is right also when there is an error.
+func Init(ctx context.Context, cfg *Config) (made []Made, err error) {
+	var errs []error
+	for i := range cfg.Repos {
+		errs = append(errs, makePlaces(ctx, &cfg.Repos[i]))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	var found []*pods
+	defer func() {
+		for _, ps := range found {
+			err = errors.Join(err, ps.close())
+		}
+	}()
+	for i := range cfg.Repos {
+		ps, err := identify(ctx, &cfg.Repos[i])
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, ps)
+		errs = append(errs, ps.adoptable())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	for _, ps := range found {
+		m, err := ps.adopt(ctx)
+		made = append(made, m...)
+		if err != nil {
+			return made, err
+		}
+	}
+	return initNamespaces(ctx, cfg, made)
+}
+
+// makePlaces makes the directories and buckets of a repo.
+func makePlaces(ctx context.Context, r *Repo) error {
+	var errs []error
+	for _, p := range r.Pods {
+		for _, spec := range p.Stores {
+			if err := spec.create(ctx); err != nil {
+				errs = append(errs, &StoreError{Repo: r.Name, Pod: p.Name, Store: spec.String(), Err: err})
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// adoptable reports stores that are another's or cannot be looked into.
+func (ps *pods) adoptable() error {
+	var errs []error
+	for _, members := range ps.members {
+		for _, m := range members {
+			if !m.reachable() {
+				m.blame(ps, m.err, "init needs every store: without a look into it, it cannot know which shards are missing")
+			}
+		}
+		errs = append(errs, faults(members)...)
+	}
+	return errors.Join(errs...)
+}
+
+// adopt gives every store without an identity one of the places that are left,
+// in the order of the file, and then reads all identities back.
+func (ps *pods) adopt(ctx context.Context) (made []Made, err error) {
+	if ps.uuid.IsZero() {
+		ps.uuid = objfmt.NewID()
+	}
+	for _, members := range ps.members {
+		for i, m := range inOrder(members) {
+			fresh := !m.known()
+			if fresh {
+				if err := ps.found(ctx, m, i); err != nil {
+					return made, err
+				}
+			}
+			made = append(made, Made{"store", m.Name, fmt.Sprintf("repo %s, pod %s, shard %d", ps.repo.Name, m.pod.Name, i), fresh})
+		}
+	}
+	return made, nil
+}
+
+// found makes the store of m the one for shard i, and reads that back: another
+// init at the same moment may have thought the same.
+func (ps *pods) found(ctx context.Context, m *member, i int) error {
+	want := ps.identity(m.pod, i)
+	err := m.holdsNothing(ctx)
+	if err == nil {
+		err = writeIdentity(ctx, m.Store, want)
+	}
+	if err == nil {
+		m.connect(ctx)
+		err = m.err
+	}
+	if err == nil && m.id != want {
+		err = fmt.Errorf("%w: another init made it shard %d of repo %s, pod %s", errForeign, m.id.Index, m.id.Repo, m.id.Pod)
+	}
+	if err != nil {
+		m.blame(ps, err, "")
+		return m.fail
+	}
+	return nil
+}
+
+// holdsNothing refuses a store that has objects but no identity: it is not new,
+// and whose they are nobody can tell.
+func (m *member) holdsNothing(ctx context.Context) error {
+	for info, err := range m.List(ctx, "", "") {
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: it has no identity but is not empty (%s)", errForeign, info.Key)
+	}
+	return nil
+}
+
+func initNamespaces(ctx context.Context, cfg *Config, made []Made) ([]Made, error) {
+	for i := range cfg.Namespaces {
+		if err := ctx.Err(); err != nil {
+			return made, err
+		}
+		n := &cfg.Namespaces[i]
+		fresh, err := initMetadata(n)
+		if err != nil {
+			return made, metadataError(n, err)
+		}
+		made = append(made, Made{"metadata", n.Metadata[0], "namespace " + n.Name, fresh})
+	}
+	return made, nil
+}
+
+// markerFile is what metadata.Init leaves in a metadata directory.
+const markerFile = "marfs.json"
+
+// initMetadata makes a metadata directory. Only the daemon's user can look into
+// a new one: users reach the tree in it through MarFS alone.
+func initMetadata(n *Namespace) (fresh bool, err error) {
+	dir := n.Metadata[0]
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return false, err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return false, err
+	}
+	_, err = os.Lstat(filepath.Join(dir, markerFile))
+	fresh = errors.Is(err, fs.ErrNotExist)
+	md, err := posix.Open(dir)
+	if err != nil {
+		return false, err
+	}
+	return fresh, errors.Join(metadata.Init(md, n.Name), md.Close())
+}
