@@ -100,10 +100,10 @@ func (w *stream) source() (content objfmt.ID, src objfmt.Source, err error) {
 			return content, src, err
 		}
 	case len(w.chunks) == 0:
-		return content, objfmt.Source{Kind: objfmt.SourceEmpty}, nil
+		return objfmt.ID{}, objfmt.Source{Kind: objfmt.SourceEmpty}, nil
 	case len(w.chunks) == 1:
 		c := w.chunks[0]
-		return content, objfmt.Source{Kind: objfmt.SourceObj, Stored: c.Length, Sum: c.Sum, Object: c.Object}, nil
+		return w.content, objfmt.Source{Kind: objfmt.SourceObj, Stored: c.Length, Sum: c.Sum, Object: c.Object}, nil
 	}
 	if err := w.begin(); err != nil {
 		return content, src, err

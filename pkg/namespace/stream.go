@@ -23,6 +23,8 @@ type stream struct {
 	ctx   context.Context // of uploads: they outlive the requests that feed them
 	stop  context.CancelFunc
 
+	content objfmt.ID // of what the first commit publishes
+
 	mu      sync.Mutex // guards all below; held while writes wait for the stores
 	owner   *File      // the handle that writes
 	sess    *metadata.Session
@@ -56,7 +58,7 @@ type spool struct {
 // base as it stands, which is empty.
 func (n *inode) newStream(owner *File, who metadata.Who, base objfmt.Slot, fresh bool) *stream {
 	ctx, stop := context.WithCancel(context.Background())
-	w := &stream{inode: n, who: who, base: base, ctx: ctx, stop: stop, owner: owner,
+	w := &stream{inode: n, who: who, base: base, ctx: ctx, stop: stop, owner: owner, content: objfmt.NewID(),
 		slot: base, dirty: fresh, mtime: time.Now(), fixed: !fresh}
 	if p := n.space.cfg.Placement; len(p) == 1 {
 		w.place = &p[0]

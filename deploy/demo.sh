@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# The main job on the embedded default: mount, write a source tree and a large
+# file with ordinary tools, lose two of six stores, read everything back.
+# usage: demo.sh BINDIR
+# MARFS_DEMO_DIR: where to work (default: a temporary directory; needs about 8 GiB)
+# MARFS_DEMO_SIZE: bytes of the large file (default 2 GiB)
+set -euo pipefail
+bin=$(cd "${1:?usage: demo.sh BINDIR}" && pwd)
+here=$(cd "$(dirname "$0")" && pwd)
+size=${MARFS_DEMO_SIZE:-$((2 << 30))}
+tree=$(go env GOROOT)/src
+base=${MARFS_DEMO_DIR:-${TMPDIR:-/tmp}}
+work=$(mktemp -d "$base/marfs-demo.XXXXXX")
+mnt=$work/mnt
+out=$mnt/projecta
+
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+now() { date +%s.%N; }
+rate() { # rate BYTES FILES START
+  awk -v b="$1" -v f="$2" -v t="$(echo "$(now) - $3" | bc)" 'BEGIN {
+    printf "   %.1f s   %.0f MB/s", t, b / t / 1e6; if (f > 1) printf "   %.0f files/s", f / t; print "" }'
+}
+unmount() { mountpoint -q "$mnt" || return 0; if [ "$(id -u)" = 0 ]; then umount "$mnt"; else fusermount3 -u "$mnt"; fi; }
+cleanup() {
+  unmount 2>/dev/null || { [ "$(id -u)" = 0 ] && umount -l "$mnt" || fusermount3 -uz "$mnt"; } 2>/dev/null || true
+  for _ in $(seq 100); do pgrep -f "marfs-fuse.*$mnt" >/dev/null || break; sleep 0.1; done
+  chmod -R u+w "$work" 2>/dev/null || true
+  rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+for tool in bc tar cmp diff pgrep; do command -v $tool >/dev/null || { echo "demo: needs $tool (install it and run again)" >&2; exit 2; }; done
+if [ "$(id -u)" != 0 ] && ! command -v fusermount3 >/dev/null; then
+  echo "demo: an ordinary user needs fusermount3 (package fuse3)" >&2; exit 2
+fi
+
+say "1. Six directory stores, 4 data + 2 parity, one namespace (configs/quickstart.yaml)"
+cp "$here/../configs/quickstart.yaml" "$work/marfs.yaml"
+export MARFS_CONFIG=$work/marfs.yaml
+"$bin/marfsctl" init
+mkdir -p "$mnt"
+"$bin/marfs-fuse" "$mnt"
+df -h "$out" | sed 's/^/   /'
+
+say "2. Copy $tree through the mount with cp -a"
+files=$(find "$tree" -type f | wc -l); bytes=$(du -sb "$tree" | cut -f1)
+echo "   $files files, $bytes bytes"
+t=$(now); cp -a "$tree" "$out/src"; rate "$bytes" "$files" "$t"
+
+say "3. A file of $size random bytes, through the mount with cp"
+head -c "$size" /dev/urandom >"$work/big"
+t=$(now); cp "$work/big" "$out/big"; rate "$size" 1 "$t"
+
+say "4. The same tree as a tar archive, and unpacked again on the mount"
+tar -C "$tree" -cf "$out/src.tar" .
+mkdir "$out/untar"
+t=$(now); tar -C "$out/untar" -xf "$out/src.tar" ./fmt ./net; rate "$(du -sb "$tree/fmt" "$tree/net" | awk '{s+=$1} END {print s}')" "$(find "$tree/fmt" "$tree/net" -type f | wc -l)" "$t"
+
+say "5. Where the bytes are"
+"$bin/marfsctl" stat "$out/src/fmt/print.go" "$out/big" | cut -c1-150 | head -40
+unmount
+
+say "6. Two of the six stores are lost"
+for s in 1 4; do echo "   emptying ${work##*/}/stores/s$s"; find "$work"/stores/s$s -mindepth 1 -delete; done
+if [ "$(id -u)" = 0 ]; then sync; echo 3 >/proc/sys/vm/drop_caches 2>/dev/null || true; fi
+"$bin/marfs-fuse" "$mnt"
+
+say "7. Read back and compare, bit by bit"
+t=$(now); cmp "$work/big" "$out/big"; rate "$size" 1 "$t"
+t=$(now); diff -r "$tree" "$out/src"; rate "$bytes" "$files" "$t"
+diff -r "$tree/fmt" "$out/untar/fmt"; diff -r "$tree/net" "$out/untar/net"
+tar -C "$tree" -df "$out/src.tar"
+echo "   all equal"
+unmount
+
+say "Done; nothing is left behind. To keep one:"
+cat <<EOF
+   mkdir ~/marfs && cp configs/quickstart.yaml ~/marfs/marfs.yaml
+   export MARFS_CONFIG=~/marfs/marfs.yaml
+   $bin/marfsctl init && mkdir ~/marfs/mnt && $bin/marfs-fuse ~/marfs/mnt
+EOF

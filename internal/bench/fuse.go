@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// pair mounts ours and the loopback side by side on one disk.
+func pair(ctx context.Context, o options, fn func(ours, peer **mount) error) (err error) {
+	base, err := os.MkdirTemp(o.dir, "marfs-bench.")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(base)
+	dirs := [2]string{filepath.Join(base, "marfs"), filepath.Join(base, "loopback")}
+	for _, d := range dirs {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			return err
+		}
+	}
+	ours, err := marfs(ctx, o.bin, dirs[0])
+	if err != nil {
+		return err
+	}
+	defer func() { ours.stop() }()
+	peer, err := loopback(ctx, dirs[1])
+	if err != nil {
+		return err
+	}
+	defer func() { peer.stop() }()
+	return fn(&ours, &peer)
+}
+
+// noise is data that no layer can make smaller.
+var noise = func() []byte {
+	b := make([]byte, 1<<20)
+	rand.NewChaCha8([32]byte{1}).Read(b)
+	return b
+}()
+
+func writeFile(path string, size int64) (float64, error) {
+	start := time.Now()
+	f, err := os.Create(path)
+	if err != nil {
+		return 0, err
+	}
+	for n := int64(0); n < size; n += int64(len(noise)) {
+		if _, err := f.Write(noise); err != nil {
+			f.Close()
+			return 0, err
+		}
+	}
+	if err := f.Sync(); err != nil { // both sides durable: ours is so at close anyway
+		f.Close()
+		return 0, err
+	}
+	return rate(size, start), f.Close()
+}
+
+func readFile(path string, size int64) (float64, error) {
+	buf := make([]byte, 1<<20)
+	start := time.Now()
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{f}, buf)
+	if err == nil && n != size {
+		err = fmt.Errorf("%s: read %d bytes of %d", path, n, size)
+	}
+	return rate(size, start), err
+}
+
+// stream measures sequential writes, durable at the end, and cold reads.
+func stream(ctx context.Context, o options) error {
+	w := row{name: "FUSE sequential write, 4+2", unit: "MB/s", aim: 0.6, note: "with fsync; peer: go-fuse loopback, same disk, 2/3 of our bytes"}
+	r := row{name: "FUSE sequential cold read", unit: "MB/s", aim: 0.8, note: "peer: go-fuse loopback"}
+	var stored, cpu float64
+	err := pair(ctx, o, func(ours, peer **mount) error {
+		for i := range o.rounds {
+			for _, s := range []struct {
+				m    **mount
+				w, r *[]float64
+			}{{ours, &w.ours, &r.ours}, {peer, &w.theirs, &r.theirs}} {
+				name := fmt.Sprint("big", i)
+				v, err := writeFile(filepath.Join((*s.m).dir, name), o.size)
+				if err != nil {
+					return err
+				}
+				*s.w = append(*s.w, v)
+				used := (*s.m).usage()
+				if *s.m, err = (*s.m).cold(ctx); err != nil {
+					return err
+				}
+				if v, err = readFile(filepath.Join((*s.m).dir, name), o.size); err != nil {
+					return err
+				}
+				*s.r = append(*s.r, v)
+				if s.m == ours {
+					cpu = (used.cpu + (*s.m).usage().cpu).Seconds() / (2 * float64(o.size) / 1e9)
+					stored = float64(treeSize(filepath.Join(filepath.Dir((*s.m).root), "stores"))) / float64(i+1)
+				} else if err := os.Remove(filepath.Join((*s.m).dir, name)); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	w.print()
+	r.print()
+	fmt.Printf("   bytes stored per byte written: %.3f; CPU seconds of marfs-fuse per GB moved: %.2f\n", stored/float64(o.size), cpu)
+	return nil
+}
+
+// treeSize is the room that a tree takes on disk, in bytes.
+func treeSize(dir string) (n int64) {
+	filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			if fi, err := e.Info(); err == nil {
+				n += fi.Sys().(*syscall.Stat_t).Blocks * 512
+			}
+		}
+		return nil
+	})
+	return n
+}
+
+// metadata measures creates, stats and unlinks of empty files, one at a time.
+func metadata(ctx context.Context, o options) error {
+	rows := []*row{{name: "create", aim: 0.5}, {name: "stat", aim: 0.9}, {name: "unlink", aim: 0.5}}
+	for _, r := range rows {
+		r.unit, r.note = "files/s", "peer: go-fuse loopback"
+	}
+	ops := []func(string) error{
+		func(p string) error {
+			f, err := os.OpenFile(p, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+			if err != nil {
+				return err
+			}
+			return f.Close()
+		},
+		func(p string) error { _, err := os.Lstat(p); return err },
+		os.Remove,
+	}
+	err := pair(ctx, o, func(ours, peer **mount) error {
+		for range 2*o.rounds + 1 {
+			for _, m := range []*mount{*ours, *peer} {
+				dir, err := os.MkdirTemp(m.dir, "meta")
+				if err != nil {
+					return err
+				}
+				for k, op := range ops {
+					start := time.Now()
+					for i := range o.files {
+						if err := op(filepath.Join(dir, fmt.Sprint("f", i))); err != nil {
+							return err
+						}
+					}
+					v := float64(o.files) / time.Since(start).Seconds()
+					if m == *ours {
+						rows[k].ours = append(rows[k].ours, v)
+					} else {
+						rows[k].theirs = append(rows[k].theirs, v)
+					}
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, r := range rows {
+		r.print()
+	}
+	return nil
+}
+
+// memory writes and reads eight files at once and prints the daemon's peak memory.
+func memory(ctx context.Context, o options) error {
+	base, err := os.MkdirTemp(o.dir, "marfs-bench.")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(base)
+	m, err := marfs(ctx, o.bin, base)
+	if err != nil {
+		return err
+	}
+	defer func() { m.stop() }()
+	const streams = 8
+	each := func(fn func(string, int64) (float64, error)) (time.Duration, error) {
+		var g errgroup.Group
+		start := time.Now()
+		for i := range streams {
+			g.Go(func() error { _, err := fn(filepath.Join(m.dir, fmt.Sprint("m", i)), o.size); return err })
+		}
+		err := g.Wait()
+		return time.Since(start), err
+	}
+	wrote, err := each(writeFile)
+	if err != nil {
+		return err
+	}
+	up := m.usage()
+	if m, err = m.cold(ctx); err != nil {
+		return err
+	}
+	read, err := each(readFile)
+	if err != nil {
+		return err
+	}
+	down := m.usage()
+	total := float64(streams*o.size) / 1e6
+	fmt.Printf("%d streams of %.1f GB at once: write %.0f MB/s, peak RSS %d MB; cold read %.0f MB/s, peak RSS %d MB (bound: 1024 MB)\n",
+		streams, float64(o.size)/1e9, total/wrote.Seconds(), up.peakRSS/1e6, total/read.Seconds(), down.peakRSS/1e6)
+	return nil
+}
