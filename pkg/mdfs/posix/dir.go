@@ -105,8 +105,10 @@ func withReadable(fd int, fn func(fd int) error) error {
 	return retry(func() error { return fn(n) })
 }
 
+// openReadable goes through /proc because "." in the directory would need search
+// permission too.
 func openReadable(fd int) (int, error) {
-	return unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	return unix.Open(procPath(fd), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 }
 
 // Sync implements mdfs.Dir. It needs read permission.
