@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"marfs/internal/fusefs"
+	"marfs/pkg/config"
+)
+
+const (
+	// busyWait is how long an unmount waits for programs to leave; then the mount
+	// is taken out of the tree, and leaveWait is how long those may go on.
+	busyWait  = 10 * time.Second
+	leaveWait = 20 * time.Second
+	busyPoll  = 100 * time.Millisecond
+)
+
+// errBusy is a mount that was ended under programs which used it.
+var errBusy = errors.New("programs still had files open")
+
+// serve is the daemon: it mounts, and returns when the mount has ended.
+func (c *command) serve() (err error) {
+	// Modes are the callers' business: their umask comes with each request.
+	syscall.Umask(0)
+	cfg, err := config.Load(config.Path(c.configFile))
+	if err != nil {
+		return usageError{err}
+	}
+	if err := os.Chdir("/"); err != nil {
+		return startError{err}
+	}
+	w, err := c.openLog()
+	if err != nil {
+		return usageError{err}
+	}
+	defer w.Close()
+	log := cfg.Log.Logger(w)
+	for _, p := range cfg.Warnings {
+		log.Warn(p.Error(), "hint", p.Hint)
+	}
+	if c.mount.Source == "" {
+		c.mount.Source = cfg.File
+	}
+	err = c.mountAndWait(cfg, log)
+	if err != nil {
+		log.Error("ended", "err", err)
+	}
+	return err
+}
+
+func (c *command) mountAndWait(cfg *config.Config, log *slog.Logger) (err error) {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx := context.Background()
+	sys, err := config.Open(ctx, cfg, config.Interactive, log)
+	if err != nil {
+		return startError{err}
+	}
+	defer func() {
+		if cerr := sys.Close(); cerr != nil {
+			err = errors.Join(err, fmt.Errorf("closing: %w", cerr))
+		}
+	}()
+	c.mount.Log = log
+	srv, err := fusefs.Mount(ctx, c.mountPoint, sys.FS, c.mount)
+	if err != nil {
+		return startError{err}
+	}
+	log.Info("mounted", "at", c.mountPoint, "config", cfg.File)
+	if err := errors.Join(tellParent(), notifySystemd("READY=1")); err != nil {
+		log.Warn("cannot say that the mount is up", "err", err)
+	}
+	err = untilEnd(srv, signals, log)
+	log.Info("unmounted", "at", c.mountPoint)
+	return err
+}
+
+// untilEnd serves until the mount is ended by umount(8) or a signal.
+func untilEnd(srv *fusefs.Server, signals <-chan os.Signal, log *slog.Logger) error {
+	for {
+		select {
+		case <-srv.Done():
+			return nil
+		case s := <-signals:
+			if s == syscall.SIGHUP {
+				log.Warn("SIGHUP: a changed configuration takes effect when mounted again")
+				continue
+			}
+			log.Info("unmounting", "signal", s.String())
+			if err := notifySystemd("STOPPING=1"); err != nil {
+				log.Warn("cannot say that the mount is ending", "err", err)
+			}
+			return stop(srv, signals, log)
+		}
+	}
+}
+
+// stop unmounts: cleanly if programs leave in time or at all, else lazily.
+// Another signal stops waiting.
+func stop(srv *fusefs.Server, signals <-chan os.Signal, log *slog.Logger) error {
+	deadline := time.After(busyWait)
+	for waiting := true; waiting; {
+		err := srv.Unmount()
+		if err == nil {
+			break
+		}
+		select {
+		case <-srv.Done():
+			return nil
+		case <-time.After(busyPoll):
+		case <-signals:
+			waiting = false
+		case <-deadline:
+			waiting = false
+		}
+		if !waiting {
+			log.Warn("still in use: taken out of the tree, served until its files are closed", "err", err)
+			if err := srv.Detach(); err != nil {
+				return fmt.Errorf("unmount: %w", err)
+			}
+		}
+	}
+	select {
+	case <-srv.Done():
+		return nil
+	case <-signals:
+	case <-time.After(leaveWait):
+	}
+	return errBusy
+}

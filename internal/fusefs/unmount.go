@@ -1,0 +1,81 @@
+package fusefs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Done is closed when the mount has ended, whoever unmounted it.
+func (s *Server) Done() <-chan struct{} { return s.done }
+
+// Unmount unmounts if nothing is in use, and fails otherwise.
+func (s *Server) Unmount() error { return unmount(s.dir, 0) }
+
+// Detach takes the mount out of the tree at once; it goes on being served
+// until the last file open in it is closed.
+func (s *Server) Detach() error { return unmount(s.dir, unix.MNT_DETACH) }
+
+// unmount needs the setuid helper unless we are root.
+func unmount(dir string, flags int) error {
+	if os.Geteuid() == 0 {
+		return os.NewSyscallError("umount", unix.Unmount(dir, flags|unix.UMOUNT_NOFOLLOW))
+	}
+	args := []string{"-u", "--", dir}
+	if flags&unix.MNT_DETACH != 0 {
+		args = []string{"-u", "-z", "--", dir}
+	}
+	out, err := exec.Command("fusermount3", args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("fusermount3: %w: %s", err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// clearDead takes away a mount of ours whose daemon is gone, so that a restarted
+// daemon needs nobody's help.
+func clearDead(dir string) error {
+	_, err := os.Lstat(dir)
+	if !errors.Is(err, syscall.ENOTCONN) {
+		return err
+	}
+	m, merr := mountAt(dir)
+	if merr != nil || m.kind != "fuse."+typeName {
+		return err
+	}
+	return unmount(dir, unix.MNT_DETACH)
+}
+
+// mount is a line of mountinfo, as far as we need it.
+type mount struct{ dev, kind string }
+
+// mountAt finds the newest mount at dir without touching it.
+func mountAt(dir string) (m mount, err error) {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return m, err
+	}
+	for line := range strings.Lines(string(data)) {
+		// id parent major:minor root mountpoint options tags... - type source options
+		before, after, _ := strings.Cut(line, " - ")
+		f, t := strings.Fields(before), strings.Fields(after)
+		if len(f) > 4 && len(t) > 0 && unescape(f[4]) == dir {
+			m = mount{dev: f[2], kind: t[0]}
+		}
+	}
+	if m.dev == "" {
+		return m, &os.PathError{Op: "mountinfo", Path: dir, Err: syscall.ENOENT}
+	}
+	return m, nil
+}
+
+// unescape undoes the octal escapes of mountinfo.
+func unescape(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}
