@@ -109,6 +109,7 @@ func (k *checker) mount() {
 	k.cfg.Mount = k.cfg.absolute(k.cfg.Mount)
 	if k.cfg.Mount == "/" {
 		k.complain("mount", "/", "must be below the root directory", "for example /campaign")
+		return
 	}
 	k.place("mount", k.cfg.Mount)
 }
@@ -239,28 +240,45 @@ func (c *Config) repo(name string) *Repo {
 }
 
 // sizes checks what must fit into what, from a small file to the repo's chunks.
+// Defaults give way to what is written: lowering a chunk_size is no mistake.
 func (k *checker) sizes(key string, n *Namespace) {
 	if n.Stage.MaxFile == 0 {
 		return // nothing is staged, so nothing is packed
 	}
-	target := key + ".pack.target_size"
+	limit, whose := n.Stage.MaxBytes, "stage.max_bytes"
+	for _, r := range k.packRepos(n) {
+		if r.ChunkSize < limit {
+			limit, whose = r.ChunkSize, "chunk_size of repo "+r.Name
+		}
+	}
+	target, file := key+".pack.target_size", key+".stage.max_file"
+	if !k.given(target) {
+		n.Pack.TargetSize = min(n.Pack.TargetSize, limit)
+	}
+	if !k.given(file) {
+		n.Stage.MaxFile = min(n.Stage.MaxFile, n.Pack.TargetSize)
+	}
+	if n.Pack.TargetSize > limit {
+		k.complain(target, n.Pack.TargetSize, fmt.Sprintf("is more than %s (%v)", whose, limit),
+			"a pack is one object, and the stage must hold all of its files")
+	}
 	if n.Stage.MaxFile > n.Pack.TargetSize {
-		k.complain(key+".stage.max_file", n.Stage.MaxFile, fmt.Sprintf("is more than pack.target_size (%v)", n.Pack.TargetSize),
+		k.complain(file, n.Stage.MaxFile, fmt.Sprintf("is more than pack.target_size (%v)", n.Pack.TargetSize),
 			"a staged file must fit into a pack")
 	}
-	if n.Pack.TargetSize > n.Stage.MaxBytes {
-		k.complain(target, n.Pack.TargetSize, fmt.Sprintf("is more than stage.max_bytes (%v)", n.Stage.MaxBytes),
-			"the stage must hold at least one full pack")
-	}
+}
+
+// packRepos are the repos that packs of the namespace go to: those whose
+// placement takes files small enough to be staged.
+func (k *checker) packRepos(n *Namespace) (repos []*Repo) {
 	var before Size
 	for _, p := range n.placements() {
-		r := k.cfg.repo(p.Repo)
-		if p.Pack && r != nil && before < n.Stage.MaxFile && n.Pack.TargetSize > r.ChunkSize {
-			k.complain(target, n.Pack.TargetSize, fmt.Sprintf("is more than chunk_size of repo %s (%v)", r.Name, r.ChunkSize),
-				"a pack is one object: lower pack.target_size or raise chunk_size")
+		if r := k.cfg.repo(p.Repo); r != nil && p.Pack && before < n.Stage.MaxFile {
+			repos = append(repos, r)
 		}
 		before = p.MaxSize
 	}
+	return repos
 }
 
 // memory checks that every repo's share of the buffers can hold what one

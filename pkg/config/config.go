@@ -112,7 +112,7 @@ type Placement struct {
 
 // Stage says how small files wait in the metadata filesystem to be packed.
 type Stage struct {
-	MaxFile  Size     `yaml:"max_file"`  // larger files go to objects at once; default 1MiB, 0: stage nothing
+	MaxFile  Size     `yaml:"max_file"`  // larger files go to objects at once; default 1MiB, at most pack.target_size; 0: stage nothing
 	MaxBytes Size     `yaml:"max_bytes"` // bytes staged before writers wait for the packer; default 64GiB
 	Linger   Duration `yaml:"linger"`    // how long a finished file rests before it is packed; default 5s
 }
@@ -139,7 +139,7 @@ type Trash struct {
 
 // Pack says when staged files become one object.
 type Pack struct {
-	TargetSize Size     `yaml:"target_size"` // a pack is full at; default 256MiB
+	TargetSize Size     `yaml:"target_size"` // a pack is full at; default 256MiB, or what chunk_size and stage.max_bytes allow
 	MinFiles   int      `yaml:"min_files"`   // fewer wait for max_age; default 2
 	MaxAge     Duration `yaml:"max_age"`     // a file waits no longer than this; default 1m
 }
