@@ -90,13 +90,6 @@ func (r *binaryReader) id() (id ID) {
 	return id
 }
 
-func (r *binaryReader) uint8() uint8 {
-	if b := r.take(1); b != nil {
-		return b[0]
-	}
-	return 0
-}
-
 func (r *binaryReader) uint32() uint32 {
 	if b := r.take(4); b != nil {
 		return binary.BigEndian.Uint32(b)

@@ -29,7 +29,8 @@ type textWriter struct {
 }
 
 func newText(head, sep string) *textWriter {
-	return &textWriter{b: []byte(head + textVersion), sep: sep}
+	b := append(make([]byte, 0, MaxSlot), head...)
+	return &textWriter{b: append(b, textVersion...), sep: sep}
 }
 
 func (w *textWriter) put(key, value string) {

@@ -15,7 +15,7 @@ import (
 type Trailer struct {
 	Namespace string
 	Object    ObjectID
-	Chunk     uint32 // as in ObjectRef
+	Chunk     uint32 // as in ObjectRef: 0 for the first object of a content
 	Chunks    uint32 // how many objects hold the content; 0: not known when this one ended
 	Stored    int64  // bytes of the object before the trailer
 	Files     []TrailerFile
