@@ -94,6 +94,24 @@ func CheckKey(key string) error {
 	return nil
 }
 
+// CheckPrefix reports whether some key could begin with prefix. Listing any
+// other prefix finds nothing.
+func CheckPrefix(prefix string) bool {
+	dir, last, found := cutLast(prefix)
+	if found && CheckKey(dir) != nil {
+		return false
+	}
+	return last == "" || last == "." || last == ".." || ValidComponent(last)
+}
+
+func cutLast(s string) (dir, last string, found bool) {
+	i := strings.LastIndexByte(s, '/')
+	if i < 0 {
+		return "", s, false
+	}
+	return s[:i], s[i+1:], true
+}
+
 // ValidComponent reports whether s may be a component of a key.
 func ValidComponent(s string) bool {
 	if s == "" || s == "." || s == ".." || len(s) > MaxComponent {

@@ -58,6 +58,7 @@ type Store struct {
 	root    *os.Root
 	timeout time.Duration
 	slots   chan struct{} // one element for each operation under way
+	batch   int           // names of one directory that a listing sorts at a time
 
 	mu     sync.Mutex          // guards synced
 	synced map[string]struct{} // directories whose names are known to be durable
@@ -104,6 +105,7 @@ func Open(dir string, o Options) (*Store, error) {
 		root:    root,
 		timeout: o.Timeout,
 		slots:   make(chan struct{}, o.MaxCalls),
+		batch:   batchNames,
 		synced:  make(map[string]struct{}),
 	}
 	if _, err := s.Clean(context.Background(), staleTemp); err != nil {

@@ -31,9 +31,8 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[objsto
 			w.fail(prefix, err)
 			return
 		}
-		dir := prefix[:strings.LastIndexByte(prefix, '/')+1]
-		if dir == "" || objstore.CheckKey(strings.TrimSuffix(dir, "/")) == nil {
-			w.dir(dir)
+		if objstore.CheckPrefix(prefix) {
+			w.dir(prefix[:strings.LastIndexByte(prefix, '/')+1])
 		}
 	}
 }
@@ -108,14 +107,14 @@ func (w *walk) batch(root *os.Root, dir string, last entry) (found []entry, more
 				found = append(found, e)
 			}
 		}
-		if len(found) >= 2*batchNames {
+		if len(found) >= 2*w.s.batch {
 			slices.Sort(found)
-			found, more = found[:batchNames], true
+			found, more = found[:w.s.batch], true
 		}
 	}
 	slices.Sort(found)
-	if len(found) > batchNames {
-		found, more = found[:batchNames], true
+	if len(found) > w.s.batch {
+		found, more = found[:w.s.batch], true
 	}
 	return found, more, nil
 }

@@ -1,0 +1,151 @@
+package s3store
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+
+	"marfs/pkg/objstore"
+)
+
+const (
+	minRate  = 1 << 20 // bytes per second that a request may be slow to carry
+	minPause = 100 * time.Millisecond
+	maxPause = 5 * time.Second
+)
+
+var errTimeout = errors.New("no answer in time")
+
+// call makes one request for n bytes, with a deadline, until it succeeds, fails
+// for good, or its attempts are used up.
+func (s *Store) call(ctx context.Context, n int64, request func(context.Context) error) error {
+	return s.retry(ctx, func() error {
+		limit := s.cfg.Timeout + time.Duration(n/minRate)*time.Second
+		ctx, cancel := context.WithTimeoutCause(ctx, limit, errTimeout)
+		defer cancel()
+		err := request(ctx)
+		if err != nil && context.Cause(ctx) == errTimeout {
+			return fmt.Errorf("%w (%v): %w", errTimeout, limit, err)
+		}
+		return err
+	})
+}
+
+// retry is the one place that repeats requests. Its errors have their class.
+func (s *Store) retry(ctx context.Context, attempt func() error) error {
+	for failures := 0; ; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		err := attempt()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		err, again := s.judge(err)
+		if failures++; !again || failures > s.cfg.Retries {
+			return err
+		}
+		if pause(ctx, failures) != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// pause waits before the attempt after the given number of failures: half to all
+// of a time that doubles, so that clients do not come back in step.
+func pause(ctx context.Context, failures int) error {
+	d := min(minPause<<min(failures-1, 10), maxPause)
+	timer := time.NewTimer(d/2 + rand.N(d/2))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// judge wraps the error of a request in its class and says whether to try again.
+func (s *Store) judge(err error) (error, bool) {
+	class, again := classOf(err)
+	switch code(err) {
+	case "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidAccessKeyId", "InvalidClientTokenId":
+		// They may have been rotated since we read them.
+		s.creds.Expire()
+		again = true
+	}
+	if class == nil {
+		return err, again // has its class already
+	}
+	return fmt.Errorf("%w: %w", class, err), again
+}
+
+// classOf returns the class of an error, nil if it carries it already.
+func classOf(err error) (class error, again bool) {
+	var answer minio.ErrorResponse
+	var badCert *tls.CertificateVerificationError
+	var badXML *xml.SyntaxError
+	switch {
+	case errors.Is(err, objstore.ErrCorrupt):
+		return nil, true // what garbled the answer may have been on the way
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrInvalid), errors.Is(err, fs.ErrNotExist):
+		return nil, false
+	case errors.As(err, &answer) && answer.StatusCode != 0:
+		return classOfAnswer(answer)
+	case errors.As(err, &badCert):
+		return objstore.ErrUnavailable, false
+	case errors.As(err, &badXML):
+		return objstore.ErrCorrupt, true
+	}
+	return objstore.ErrUnavailable, true // the network, or a timeout
+}
+
+// classOfAnswer looks at S3's code first, which is exact, then at the status.
+func classOfAnswer(e minio.ErrorResponse) (class error, again bool) {
+	switch e.Code {
+	case minio.NoSuchKey, minio.NoSuchUpload, "NotFound":
+		return fs.ErrNotExist, false
+	case minio.NoSuchBucket: // not a missing object: everything is missing
+		return objstore.ErrUnavailable, false
+	case "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull", "InsufficientCapacity", "ServiceQuotaExceeded":
+		return objstore.ErrNoSpace, false
+	case "BadDigest", "InvalidDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "RequestTimeout":
+		return objstore.ErrUnavailable, true // the request was garbled or cut
+	case "KeyTooLongError", "EntityTooLarge", "EntityTooSmall", minio.InvalidArgument, "XMinioInvalidObjectName",
+		"ExistingObjectIsDirectory", "ObjectParentIsFile", "ObjectExistsAsDirectory", "XMinioParentIsObject":
+		return fs.ErrInvalid, false
+	}
+	switch status := e.StatusCode; {
+	case status == http.StatusNotFound:
+		return fs.ErrNotExist, false
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		return fs.ErrPermission, false
+	case status == http.StatusInsufficientStorage:
+		return objstore.ErrNoSpace, false
+	case status == http.StatusRequestTimeout, status == http.StatusConflict, status == http.StatusTooManyRequests:
+		return objstore.ErrUnavailable, true
+	case status == http.StatusNotImplemented:
+		return objstore.ErrUnavailable, false
+	case status >= 500:
+		return objstore.ErrUnavailable, true
+	}
+	return objstore.ErrUnavailable, false
+}
+
+// code returns the S3 error code of err, or "".
+func code(err error) string {
+	var answer minio.ErrorResponse
+	errors.As(err, &answer)
+	return answer.Code
+}

@@ -1,0 +1,96 @@
+package s3store
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"marfs/pkg/objstore"
+)
+
+const (
+	maxAnswer   = 16 << 20    // bytes of an answer that is not an object: a full listing page has 1 MiB
+	writeBuffer = 64 << 10    // of a connection
+	credsMaxAge = time.Minute // before they are asked for again
+)
+
+// newTransport returns a pool of HTTP/1.1 connections. (HTTP/2 would put all
+// requests on one of them, which is slower for bulk data.)
+func newTransport(cfg Config) *http.Transport {
+	dialer := &net.Dialer{Timeout: min(10*time.Second, cfg.Timeout), KeepAlive: 30 * time.Second}
+	tlsConfig := cfg.TLS
+	if tlsConfig == nil {
+		tlsConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	return &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         dialer.DialContext,
+		TLSClientConfig:     tlsConfig,
+		TLSHandshakeTimeout: min(10*time.Second, cfg.Timeout),
+		MaxConnsPerHost:     cfg.MaxConns,
+		MaxIdleConnsPerHost: cfg.MaxConns,
+		IdleConnTimeout:     90 * time.Second,
+		DisableCompression:  true,
+		WriteBufferSize:     writeBuffer,
+	}
+}
+
+// limitAnswers bounds the answers that minio-go reads whole into memory: all
+// but the bodies of objects.
+type limitAnswers struct{ http.RoundTripper }
+
+func (l limitAnswers) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := l.RoundTripper.RoundTrip(req)
+	if err == nil && (req.Method != http.MethodGet || req.URL.RawQuery != "") {
+		resp.Body = &limitedBody{resp.Body, maxAnswer}
+	}
+	return resp, err
+}
+
+type limitedBody struct {
+	io.ReadCloser
+	left int64
+}
+
+func (b *limitedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, fmt.Errorf("%w: answer of more than %d bytes", objstore.ErrCorrupt, maxAnswer)
+	}
+	return n, err
+}
+
+// provider gives minio-go the configured credentials, some time old at most.
+type provider struct {
+	get     func(context.Context) (Credentials, error)
+	expires time.Time // minio-go serialises the calls
+}
+
+func (p *provider) RetrieveWithCredContext(cc *credentials.CredContext) (credentials.Value, error) {
+	ctx := context.Background()
+	if cc != nil && cc.Context != nil {
+		ctx = cc.Context
+	}
+	c, err := p.get(ctx)
+	if err != nil {
+		return credentials.Value{}, fmt.Errorf("%w: credentials: %w", fs.ErrPermission, err)
+	}
+	p.expires = time.Now().Add(credsMaxAge)
+	return credentials.Value{
+		AccessKeyID:     c.AccessKey,
+		SecretAccessKey: c.SecretKey,
+		SessionToken:    c.SessionToken,
+		SignerType:      credentials.SignatureV4,
+	}, nil
+}
+
+func (p *provider) Retrieve() (credentials.Value, error) { return p.RetrieveWithCredContext(nil) }
+
+func (p *provider) IsExpired() bool { return time.Now().After(p.expires) }
