@@ -419,6 +419,33 @@ func TestDocumentRefused(t *testing.T) {
 	}
 }
 
+func TestNotEncoded(t *testing.T) {
+	marker := Marker{Namespace: "projecta", UUID: sampleID(9), Created: sampleTime}
+	nameless, anonymous, endless := marker, marker, marker
+	nameless.Namespace, anonymous.UUID = "", ID{}
+	endless.Created = sampleTime.AddDate(9000, 0, 0)
+	store := sampleStore
+	store.Data = 0
+	tests := map[string]encoder{
+		"marker of no namespace":        nameless,
+		"marker without uuid":           anonymous,
+		"marker of a year of 5 digits":  endless,
+		"store of no data shards":       store,
+		"damage of no object":           Damage{Shards: []int{0}},
+		"damage with an endless reason": Damage{Object: sampleRef(0), Shards: []int{0}, Why: strings.Repeat("x", maxWhy+1)},
+		"record over the limit": Record{Kind: RecordDir, Mode: 1, Path: strings.Repeat("\x00", MaxPath), Xattrs: map[string][]byte{
+			"a": make([]byte, MaxXattr), "b": make([]byte, MaxXattr), "c": make([]byte, MaxXattr), "d": make([]byte, MaxXattr),
+			"e": make([]byte, MaxXattr), "f": make([]byte, MaxXattr), "g": make([]byte, MaxXattr), "h": make([]byte, MaxXattr),
+			"i": make([]byte, MaxXattr), "j": make([]byte, MaxXattr), "k": make([]byte, MaxXattr), "l": make([]byte, MaxXattr),
+		}},
+	}
+	for name, v := range tests {
+		if b, err := v.Encode(); !errors.Is(err, ErrFormat) {
+			t.Errorf("%s: encoded in %d bytes, error %v", name, len(b), err)
+		}
+	}
+}
+
 // TestAllocation: a few bytes that promise billions of records cost a few bytes.
 func TestAllocation(t *testing.T) {
 	table := resum(mustEncode(t, sampleChunkTable()), set32(tableCountAt, math.MaxUint32))
