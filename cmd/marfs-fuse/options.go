@@ -90,9 +90,9 @@ func parse(args []string) (command, error) {
 		EntryTimeout: time.Second,
 		Flags:        unix.MS_NOSUID | unix.MS_NODEV,
 	}}
-	if strings.HasPrefix(filepath.Base(args[0]), "mount.") {
+	if rest, ok := helperArgs(args); ok {
 		c.helper = true
-		return c, c.parseHelper(args[1:])
+		return c, c.parseHelper(rest)
 	}
 	flags, options := c.flags()
 	if err := flags.Parse(args[1:]); err != nil {
@@ -110,6 +110,15 @@ func parse(args []string) (command, error) {
 		}
 	}
 	return c, c.place(flags.Arg(0))
+}
+
+// helperArgs reports whether mount(8) calls us: by a link named mount.fuse.marfs,
+// or by the script of that name, which says so with its first argument.
+func helperArgs(args []string) ([]string, bool) {
+	if len(args) > 1 && args[1] == "--helper" {
+		return args[2:], true
+	}
+	return args[1:], strings.HasPrefix(filepath.Base(args[0]), "mount.")
 }
 
 // parseHelper reads what mount(8) gives its helpers:

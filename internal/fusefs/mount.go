@@ -86,6 +86,9 @@ func Mount(ctx context.Context, dir string, ns *namespace.FS, o Options) (*Serve
 	if err := clearDead(dir); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil { // as mountinfo and umount2 name it
+		return nil, fmt.Errorf("mount: %w", err)
+	}
 	root, ino, err := newRoot(ctx, ns, o)
 	if err != nil {
 		return nil, fmt.Errorf("root of the mount: %w", err)
