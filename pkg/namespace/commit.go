@@ -95,10 +95,7 @@ func (w *stream) drain() error {
 // with the spool as its tail. The content id is zero where any new one will do.
 func (w *stream) source() (content objfmt.ID, src objfmt.Source, err error) {
 	switch {
-	case w.spool.len > 0:
-		if err := w.spool.file.Sync(); err != nil {
-			return content, src, err
-		}
+	case w.spool.len > 0: // Publish makes it durable
 	case len(w.chunks) == 0:
 		return objfmt.ID{}, objfmt.Source{Kind: objfmt.SourceEmpty}, nil
 	case len(w.chunks) == 1:
@@ -108,7 +105,7 @@ func (w *stream) source() (content objfmt.ID, src objfmt.Source, err error) {
 	if err := w.begin(); err != nil {
 		return content, src, err
 	}
-	content, src, err = w.sess.PutTable(w.ctx, &objfmt.ChunkTable{File: w.slot.File, Chunks: w.chunks})
+	content, src, err = w.sess.PutTable(w.ctx, &objfmt.ChunkTable{Chunks: w.chunks})
 	src.Stored = w.done + w.spool.len
 	if w.spool.len > 0 {
 		src.Tail = w.spool.id
@@ -161,7 +158,7 @@ func (w *stream) release() {
 	}
 	w.inode.space.fs.small.Release(int64(len(w.held)))
 	w.held = nil
-	w.closeSpool()
+	w.spool = spool{}
 }
 
 // abandon ends a stream whose content another handle replaces from the start.

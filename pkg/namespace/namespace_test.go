@@ -65,10 +65,14 @@ func (o objects) Delete(ctx context.Context, ref objfmt.ObjectRef) error {
 	return o.r.Remove(ctx, ref.Key("proj"), ref.Layout)
 }
 
-func (o objects) DeletePrefix(ctx context.Context, id objfmt.ObjectID) error {
+func (o objects) DeletePrefix(ctx context.Context, id objfmt.ObjectID, keep func(uint32) bool) error {
 	for info, err := range o.r.List(ctx, objfmt.ObjectKey("proj", id, 0), "") {
 		if err != nil {
 			return err
+		}
+		_, _, chunk, err := objfmt.ParseObjectKey(info.Key)
+		if err != nil || keep != nil && keep(chunk) {
+			continue
 		}
 		if err := o.r.Delete(ctx, info.Key); err != nil {
 			return err
@@ -338,7 +342,7 @@ func TestQuorumLostFailsTheCloseAndKeepsTheOldContent(t *testing.T) {
 	old := random(1, 50_000)
 	put(t, d, "f", old)
 	for _, s := range w.stores[:2] {
-		s.Set(faultstore.Fault{Op: faultstore.Put, Err: syscall.ENOSPC})
+		s.Inject(faultstore.Fault{Op: faultstore.Put, Do: faultstore.NoSpace()})
 	}
 	f, err := d.Open(ctx, me, "f", syscall.O_WRONLY|syscall.O_TRUNC)
 	if err != nil {

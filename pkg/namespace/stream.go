@@ -23,11 +23,10 @@ type stream struct {
 	ctx   context.Context // of uploads: they outlive the requests that feed them
 	stop  context.CancelFunc
 
-	content objfmt.ID // of what the first commit publishes
-
 	mu      sync.Mutex // guards all below; held while writes wait for the stores
 	owner   *File      // the handle that writes
 	sess    *metadata.Session
+	content objfmt.ID  // of a uni file; the session gives it out
 	place   *Placement // nil while bytes are held back
 	held    []byte     // bytes whose placement waits for the size
 	chunk   *chunkWriter
@@ -49,7 +48,7 @@ type stream struct {
 // spool is the tail of a stream in a body of the metadata filesystem.
 type spool struct {
 	id    objfmt.ID
-	file  mdfs.File
+	file  mdfs.File // the session's
 	len   int64
 	named bool // by a published slot: then written only while that slot is open
 }
@@ -58,7 +57,7 @@ type spool struct {
 // base as it stands, which is empty.
 func (n *inode) newStream(owner *File, who metadata.Who, base objfmt.Slot, fresh bool) *stream {
 	ctx, stop := context.WithCancel(context.Background())
-	w := &stream{inode: n, who: who, base: base, ctx: ctx, stop: stop, owner: owner, content: objfmt.NewID(),
+	w := &stream{inode: n, who: who, base: base, ctx: ctx, stop: stop, owner: owner,
 		slot: base, dirty: fresh, mtime: time.Now(), fixed: !fresh}
 	if p := n.space.cfg.Placement; len(p) == 1 {
 		w.place = &p[0]
@@ -208,8 +207,12 @@ func (w *stream) settle(n int64) error {
 
 // begin makes the work record: it is durable before any byte leaves this process.
 func (w *stream) begin() (err error) {
-	if w.sess == nil {
-		w.sess, err = w.inode.space.cfg.Meta.Begin(w.ctx, w.inode.meta, w.who, w.base)
+	if w.sess != nil {
+		return nil
+	}
+	w.sess, err = w.inode.space.cfg.Meta.Begin(w.ctx, w.inode.meta, w.who, w.base)
+	if err == nil {
+		w.content = w.sess.NewContent()
 	}
 	return err
 }
@@ -327,13 +330,6 @@ func (w *stream) archiveSpool() error {
 	if err := w.closeChunk(); err != nil {
 		return err
 	}
-	w.closeSpool()
-	return nil
-}
-
-func (w *stream) closeSpool() {
-	if w.spool.file != nil {
-		w.spool.file.Close()
-	}
 	w.spool = spool{}
+	return nil
 }

@@ -9,10 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxUserXattrs bounds the names and values of the user xattrs of one regular
-// file, so that its slots always fit: ext4 gives an inode 4 KiB for them all.
-const maxUserXattrs = 2 << 10
-
 // self maps the empty name, which means the directory itself in Setattr and the
 // xattr calls, to the metadata filesystem's word for it.
 func self(name string) string {
@@ -75,7 +71,8 @@ func (d *Dir) enterAttr(c Caller, need Perm, op, name string, fn func() error) e
 
 // room is ENOSPC when the user xattrs of a regular file would leave none for its slots.
 func (d *Dir) room(name, attr string, v []byte) error {
-	if name == "" || !strings.HasPrefix(attr, "user.") {
+	limit := d.space.cfg.Meta.XattrRoom()
+	if limit == 0 || name == "" || !strings.HasPrefix(attr, "user.") {
 		return nil
 	}
 	st, err := d.md.Lstat(name)
@@ -97,7 +94,7 @@ func (d *Dir) room(name, attr string, v []byte) error {
 		}
 		total += len(n) + len(old)
 	}
-	if total > maxUserXattrs {
+	if total > limit {
 		return pathError("setxattr", name, syscall.ENOSPC)
 	}
 	return nil
