@@ -1,12 +1,36 @@
 // Package repo makes N+E stores look like one: it encodes objects into shards,
 // spreads them over the stores of a pod, and reads around missing, corrupt,
 // stale and slow ones.
+//
+// Writing: a [Writer] copies bytes once, into a stripe that is held as the shards
+// store it; full stripes are encoded and go, by reference, through short queues to
+// one upload per shard. Reading: one ranged GET per data shard that holds part of the
+// range; each cell is verified by a checksum that only this cell of this write has;
+// parity is read when a shard is missing, bad, or late.
+//
+// # Memory
+//
+// All buffers come out of Config.Memory: half for writers, the rest for reads, which
+// hold theirs only within a call. A writer takes nothing until it is written to, then
+// what the smallest stripes need (40 KiB for 4+2), and waits for that only. From then
+// on it can always go on: it takes more while there is more, up to the configured
+// block size and a few stripes ahead; if there is not, it uses smaller blocks for
+// this object. So any number of open writers shares the memory without deadlock,
+// and thousands of small objects are written at once.
+//
+// # Stores that fail
+//
+// A store that fails several times in a row is avoided for a while and then probed. A
+// call to a store that hangs and ignores its context is left behind, with its buffers
+// still counted; it never touches memory of a caller. That is why reads copy cells
+// out of a buffer of their own rather than read into the caller's directly.
 package repo
 
 import (
-	"context"
-	"io"
-	"iter"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
 	"time"
 
 	"marfs/pkg/objfmt"
@@ -31,7 +55,7 @@ type Store struct {
 type Config struct {
 	Name     string
 	Geometry objfmt.Geometry // of new objects
-	MinWrite int             // shards that must be durable
+	MinWrite int             // shards that must be durable. 0: N+E-1 when E >= 2, else N+E
 	Pods     []Pod
 	// Damaged is told of shards found missing, bad or stale, and of shards a
 	// write left out. It must not block for long.
@@ -44,37 +68,133 @@ type Config struct {
 	HedgeAfter time.Duration
 }
 
-// Repo is a set of pods.
-type Repo struct{ cfg Config }
+// Repo is a set of pods. Safe for concurrent use.
+type Repo struct {
+	cfg  Config
+	pods map[string]*pod
 
-// New checks cfg. It does not touch the stores.
-func New(cfg Config) (*Repo, error) { panic("todo") }
+	writes  *budget // stripes and heads of writers
+	reads   *budget // a few cells for each read
+	repairs *budget // rows of cells for reads that reconstruct; never waited for with another one held but reads
 
-// Create starts a new object of unknown length. The layout is final when Close
-// returns; the write is durable then, on at least MinWrite stores.
-func (r *Repo) Create(ctx context.Context, key string) (*Writer, error) { panic("todo") }
-
-// Writer encodes and uploads one object as it is written.
-type Writer struct{}
-
-// Write copies p into the stripe being filled; it blocks while the stores are
-// slower than the caller. A failed shard is no error while a quorum remains.
-func (w *Writer) Write(p []byte) (int, error) { panic("todo") }
-
-// Close ends the object and waits until it is durable.
-func (w *Writer) Close() (objfmt.Layout, error) { panic("todo") }
-
-// Abort gives the object up and removes what was written of it.
-func (w *Writer) Abort() { panic("todo") }
-
-// ReadAt fills p from off of an object, reading only the blocks that hold the
-// range and verifying each of them. Like io.ReaderAt it returns io.EOF at the end.
-func (r *Repo) ReadAt(ctx context.Context, key string, l objfmt.Layout, p []byte, off int64) (int, error) {
-	panic("todo")
+	stripes  sync.Pool // *stripe of the configured geometry
+	cells    sync.Pool // *[]byte of a cell and its checksum
+	latency  latency
+	reported recent
 }
 
-// Remove deletes every shard of an object, by its recorded layout.
-func (r *Repo) Remove(ctx context.Context, key string, l objfmt.Layout) error { panic("todo") }
+type pod struct {
+	Pod
+	stores []*store
+}
+
+type store struct {
+	Store
+	health health
+}
+
+// New checks cfg. It does not touch the stores.
+func New(cfg Config) (*Repo, error) {
+	if err := cfg.fill(); err != nil {
+		return nil, fmt.Errorf("repo %s: %w", cfg.Name, err)
+	}
+	r := &Repo{
+		cfg:     cfg,
+		pods:    make(map[string]*pod),
+		writes:  newBudget("a writer of repo "+cfg.Name, cfg.Memory/2, cfg.StallTimeout),
+		reads:   newBudget("a read of repo "+cfg.Name, cfg.Memory/4, cfg.StallTimeout),
+		repairs: newBudget("a repairing read of repo "+cfg.Name, cfg.Memory/4, cfg.StallTimeout),
+		latency: latency{fixed: cfg.HedgeAfter, credit: maxCredit},
+	}
+	for _, p := range cfg.Pods {
+		if err := r.addPod(p); err != nil {
+			return nil, fmt.Errorf("repo %s: pod %s: %w", cfg.Name, p.Name, err)
+		}
+	}
+	return r, nil
+}
+
+// fill sets defaults and refuses what cannot work.
+func (c *Config) fill() error {
+	g := c.Geometry
+	if err := g.Validate(); err != nil {
+		return err
+	}
+	if c.MinWrite == 0 {
+		c.MinWrite = g.Shards()
+		if g.Parity >= 2 {
+			c.MinWrite--
+		}
+	}
+	if c.MinWrite < g.Data || c.MinWrite > g.Shards() {
+		return fmt.Errorf("min_write %d: want %d to %d for %d+%d", c.MinWrite, g.Data, g.Shards(), g.Data, g.Parity)
+	}
+	if c.Memory == 0 {
+		c.Memory = 256 << 20
+	}
+	if least := leastMemory(g); c.Memory < least {
+		return fmt.Errorf("memory of %d bytes: %d+%d needs %d at least", c.Memory, g.Data, g.Parity, least)
+	}
+	if c.StallTimeout == 0 {
+		c.StallTimeout = 30 * time.Second
+	}
+	if len(c.Pods) == 0 {
+		return errors.New("no pods")
+	}
+	return nil
+}
+
+// leastMemory is what one writer, one read and one repair of it need.
+func leastMemory(g objfmt.Geometry) int64 {
+	return max(2*ladder(g)[0].memory(g), 4*rowMemory(g.Shards(), 2, g.Cell()))
+}
+
+func (r *Repo) addPod(p Pod) error {
+	if _, ok := r.pods[p.Name]; ok {
+		return errors.New("two pods of this name")
+	}
+	if p.Weight < 0 || p.Weight > 0 && len(p.Stores) < r.cfg.Geometry.Shards() {
+		return fmt.Errorf("weight %d, %d stores: %d+%d needs %d", p.Weight, len(p.Stores), r.cfg.Geometry.Data, r.cfg.Geometry.Parity, r.cfg.Geometry.Shards())
+	}
+	own := &pod{Pod: p}
+	for _, s := range p.Stores {
+		own.stores = append(own.stores, &store{Store: s})
+	}
+	r.pods[p.Name] = own
+	return nil
+}
+
+// locate returns the stores of an object's shards, by shard.
+func (r *Repo) locate(key string, l objfmt.Layout) ([]*store, error) {
+	if err := objstore.CheckKey(key); err != nil {
+		return nil, err
+	}
+	if err := l.Validate(); err != nil {
+		return nil, fmt.Errorf("repo %s: %s: %w", r.cfg.Name, key, err)
+	}
+	p := r.pods[l.Pod]
+	if p == nil || len(p.stores) < l.Shards() {
+		return nil, fmt.Errorf("repo %s: %s: %w: no pod %q of %d stores is configured", r.cfg.Name, key, fs.ErrInvalid, l.Pod, l.Shards())
+	}
+	return p.place(key, l.Geometry), nil
+}
+
+func (p *pod) place(key string, g objfmt.Geometry) []*store {
+	stores := make([]*store, g.Shards())
+	for i := range stores {
+		stores[i] = p.stores[g.Place(key, i)]
+	}
+	return stores
+}
+
+// Shard is one shard of an object: where it belongs and how it is.
+type Shard struct {
+	Index int
+	Store string
+	Size  int64 // bytes of a whole shard, header and footer included
+	State ShardState
+	Err   error
+}
 
 // ShardState says how a shard is.
 type ShardState string
@@ -88,39 +208,29 @@ const (
 	ShardUnavailable ShardState = "unavailable"
 )
 
-// Shard is one shard of an object: where it belongs and how it is.
-type Shard struct {
-	Index int
-	Store string
-	Size  int64 // bytes stored, header and footer included
-	State ShardState
-	Err   error
+// Locate says where the shards of an object belong, without asking the stores:
+// State is empty.
+func (r *Repo) Locate(key string, l objfmt.Layout) ([]Shard, error) {
+	stores, err := r.locate(key, l)
+	if err != nil {
+		return nil, err
+	}
+	shards := make([]Shard, len(stores))
+	for i, s := range stores {
+		shards[i] = Shard{Index: i, Store: s.Name, Size: l.ShardSize(key, i)}
+	}
+	return shards, nil
 }
 
-// Inspect looks at every shard's presence, size, header and footer (cheap), or
-// at every byte when deep.
-func (r *Repo) Inspect(ctx context.Context, key string, l objfmt.Layout, deep bool) ([]Shard, error) {
-	panic("todo")
-}
-
-// Rebuild recreates the shards that Inspect(deep) finds missing, bad or stale,
-// and returns how every shard is afterwards.
-func (r *Repo) Rebuild(ctx context.Context, key string, l objfmt.Layout) ([]Shard, error) {
-	panic("todo")
-}
-
-// Find reads the layout of an object back from its shards.
-func (r *Repo) Find(ctx context.Context, key string) (objfmt.Layout, error) { panic("todo") }
-
-// Repo is itself a store; these calls find the layout by reading the shards.
-var _ objstore.Store = (*Repo)(nil)
-
-func (r *Repo) Put(ctx context.Context, key string, rd io.Reader, size int64) error { panic("todo") }
-func (r *Repo) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
-	panic("todo")
-}
-func (r *Repo) Stat(ctx context.Context, key string) (objstore.Info, error) { panic("todo") }
-func (r *Repo) Delete(ctx context.Context, key string) error                { panic("todo") }
-func (r *Repo) List(ctx context.Context, prefix, after string) iter.Seq2[objstore.Info, error] {
-	panic("todo")
+// damaged reports shards once in a while.
+func (r *Repo) damaged(key string, l objfmt.Layout, shards []int, why error) {
+	var fresh []int
+	for _, i := range shards {
+		if r.reported.first(fmt.Sprint(key, " ", l.WriteID, " ", i), time.Now()) {
+			fresh = append(fresh, i)
+		}
+	}
+	if len(fresh) > 0 && r.cfg.Damaged != nil {
+		r.cfg.Damaged(key, l, fresh, why)
+	}
 }
