@@ -328,7 +328,7 @@ func identityConcurrent(e *env) {
 // from outside whose it is.
 func (e *env) makeOwned(d mdfs.Dir, name string, who mdfs.Cred, as func(fn func() error) error) {
 	for range 500 {
-		if err := as(func() error { return d.Mkdir(name, 0o700) }); err != nil {
+		if err := as(func() error { return d.Mknod(name, unix.S_IFREG|0o600, 0) }); err != nil {
 			e.Error(err)
 			return
 		}
@@ -338,9 +338,9 @@ func (e *env) makeOwned(d mdfs.Dir, name string, who mdfs.Cred, as func(fn func(
 			return
 		}
 		err = errors.Join(
-			as(func() error { return d.Lchown(name, -1, int(who.GID)) }),
-			as(func() error { return d.Chmod(name, 0o750) }),
-			as(func() error { return d.RemoveDir(name) }),
+			as(func() error { return d.Chmod(name, 0o640) }),
+			as(func() error { return opens(unix.O_RDWR)(d, name) }),
+			as(func() error { return d.Remove(name) }),
 		)
 		if err != nil {
 			e.Error(err)
