@@ -1,0 +1,32 @@
+package fusefs_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/posixtest"
+
+	"marfs/internal/testenv"
+)
+
+// notYet are tests of go-fuse's suite that ask for changes of content in place.
+var notYet = map[string]string{
+	"Fallocate": "fallocate is refused until content can be changed in place",
+}
+
+func TestPosix(t *testing.T) {
+	t.Parallel()
+	m := testenv.NewMount(t, testenv.Options{})
+	for name, run := range posixtest.All {
+		t.Run(name, func(t *testing.T) {
+			if why, ok := notYet[name]; ok {
+				t.Skip(why)
+			}
+			dir := m.Join(name)
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			run(t, dir)
+		})
+	}
+}
