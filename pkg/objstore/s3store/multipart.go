@@ -125,9 +125,14 @@ func (u *upload) sendPart(number int, buf []byte) error {
 		etag = part.ETag
 		return err
 	})
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.etags = append(u.etags, minio.CompletePart{PartNumber: number, ETag: etag})
+	switch {
+	case err == nil:
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.etags = append(u.etags, minio.CompletePart{PartNumber: number, ETag: etag})
+	case u.ctx.Err() != nil && u.caller.Err() == nil:
+		return errStopped // by another part's failure, which says more
+	}
 	return err
 }
 

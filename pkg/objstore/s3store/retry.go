@@ -99,7 +99,8 @@ func classOf(err error) (class error, again bool) {
 	switch {
 	case errors.Is(err, objstore.ErrCorrupt):
 		return nil, true // what garbled the answer may have been on the way
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrInvalid), errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrInvalid), errors.Is(err, fs.ErrNotExist),
+		errors.Is(err, objstore.ErrUnavailable):
 		return nil, false
 	case errors.As(err, &answer) && answer.StatusCode != 0:
 		return classOfAnswer(answer)

@@ -64,7 +64,7 @@ type Config struct {
 	TLS *tls.Config
 
 	PartSize int64         // bytes of a part; S3 wants at least 5 MiB. 8 MiB
-	Buffers  int           // part buffers beyond one for each Put under way. 8
+	Buffers  int           // part buffers beyond one for each Put under way; negative: none. 8
 	MaxConns int           // connections. 64
 	Timeout  time.Duration // of a request, beside a second for each MiB it carries; and of each read of a body. 30s
 	Retries  int           // attempts after the first; negative: none. 4
@@ -116,7 +116,7 @@ func New(cfg Config) (*Store, error) {
 		unsigned: secure,
 		creds:    credentials.New(&provider{get: cfg.Credentials}),
 		conns:    newTransport(cfg),
-		extra:    semaphore.NewWeighted(int64(cfg.Buffers)),
+		extra:    semaphore.NewWeighted(int64(max(cfg.Buffers, 0))),
 	}
 	if cfg.UnsignedPayload != nil {
 		s.unsigned = *cfg.UnsignedPayload

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	maxAnswer   = 16 << 20    // bytes of an answer that is not an object: a full listing page has 1 MiB
+	maxAnswer   = 4 << 20     // bytes of an answer that is not an object: a listing page of the longest keys has less than 2 MiB
 	writeBuffer = 64 << 10    // of a connection
 	credsMaxAge = time.Minute // before they are asked for again
 )
