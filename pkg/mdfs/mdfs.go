@@ -41,7 +41,8 @@ type Stat = syscall.Stat_t
 // Dir is an open directory. Errors are *fs.PathError or *os.LinkError around a
 // syscall.Errno. A name is one component: with a slash or NUL, "", "." or ".." it is
 // EINVAL; but for Lstat, Chmod, Lchown, Lchtimes and the xattr calls, "." is the
-// directory itself, for which search permission in it is not needed.
+// directory itself, for which search permission in it is not needed. After Close
+// every call on a Dir, File or Entries is EBADF.
 type Dir interface {
 	Namer
 	Linker
@@ -53,10 +54,10 @@ type Dir interface {
 	// (Entries needs it). A symlink is ENOTDIR.
 	OpenDir(name string) (Dir, error)
 	// OpenFile opens name with open(2) flags (O_NOFOLLOW, O_CLOEXEC, O_NONBLOCK
-	// and O_NOCTTY are added). A symlink is ELOOP, also with O_PATH, which pins an
-	// inode whatever its mode for Stat, Chmod, Chown, Chtimes and xattrs. O_APPEND is EINVAL: it would
-	// make WriteAt disregard its offset. perm may hold all mode bits; the
-	// process's umask does not matter (it is 0), default ACLs do.
+	// and O_NOCTTY are added). perm may hold all mode bits; the process's umask
+	// does not matter (it is 0), default ACLs do. A symlink is ELOOP, also with
+	// O_PATH, which pins an inode whatever its mode for Stat, Chmod, Chown,
+	// Chtimes and xattrs. O_APPEND is EINVAL: WriteAt's offset would not count.
 	OpenFile(name string, flag int, perm uint32) (File, error)
 	// Entries opens a stream of the directory's entries.
 	Entries() (Entries, error)

@@ -181,3 +181,26 @@ func TestForeignDir(t *testing.T) {
 		}
 	}
 }
+
+// Without /proc Open fails, rather than every xattr call later.
+func TestWithoutProc(t *testing.T) {
+	const hidden = "POSIX_TEST_HIDE_PROC"
+	if os.Getenv(hidden) == "" {
+		if os.Geteuid() != 0 {
+			t.Skip("mounting needs root")
+		}
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestWithoutProc$")
+		cmd.Env = append(os.Environ(), hidden+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	if err := unix.Mount("tmpfs", "/proc", "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := posix.Open("/"); err == nil || !strings.Contains(err.Error(), "/proc") {
+		t.Errorf("got %v, want a word about /proc", err)
+	}
+}
