@@ -4,14 +4,43 @@
 //
 // Everything it does to a metadata filesystem goes through mdfs.FS, and
 // everything it does to objects through Objects, so the model checker can put a
-// crash, a pause or another actor between any two steps of the real code.
+// crash, a pause or another actor between any two steps of the real code. For
+// the same reason no decision depends on time, no lock is held across a call of
+// mdfs, and identities come from the random source in Options.
+//
+// # The protocol in short
+//
+// A regular file is one inode with its names in tree/, one private link (its
+// home) named by its id, and slots: xattrs v1, v2, ... of which the highest says
+// what the content is and where. Publishing is creating the next slot
+// exclusively; nothing else commits anything. What is about to change is on disk
+// in a record before it changes: unfinished writes in work/ and packs/open/,
+// replaced contents in versions/, removed names in trash/. Whoever cleans up
+// takes such a record by renaming it, and only then looks what it means.
+//
+// # Session and content ids
+//
+// A session's id is 8 random bytes, 4 of the process that made it (its instance)
+// and a counter of 4; the contents it makes have the same first 12 bytes and
+// count on. So the bodies, tables and versions of a session are found by its id
+// in one directory each, however far it came, and a slot left open tells whose it is.
 package metadata
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"io/fs"
+	"strings"
+	"sync"
+	"syscall"
 	"time"
 
+	"github.com/oklog/ulid/v2"
+
 	"marfs/pkg/mdfs"
+	"marfs/pkg/metadata/internal/omit"
 	"marfs/pkg/objfmt"
 )
 
@@ -20,39 +49,104 @@ type Objects interface {
 	// Delete removes an object (every shard of it); a missing one is no error.
 	Delete(ctx context.Context, ref objfmt.ObjectRef) error
 	// DeletePrefix removes every object that a session or pack made under id,
-	// in whatever pod of whatever repo of the namespace (recovery only).
-	DeletePrefix(ctx context.Context, id objfmt.ObjectID) error
+	// in whatever pod of whatever repo of the namespace, but for the chunks that
+	// keep reports (nil: none). For recovery, and packs: it lists.
+	DeletePrefix(ctx context.Context, id objfmt.ObjectID, keep func(chunk uint32) bool) error
 }
+
+// NameSync says whether fsync of an inode makes its new names durable too.
+type NameSync int
+
+// The values of NameSync.
+const (
+	NameSyncAuto  NameSync = iota // by the type of the filesystem
+	NameSyncFile                  // it does: ext4, XFS
+	NameSyncNames                 // it does not: directories are synced too
+)
 
 // Options of Open.
 type Options struct {
 	Namespace string        // checked against what Init recorded
-	Node      string        // this daemon or tool: names its work records and heartbeat
+	Node      string        // this daemon or tool, unique among the running ones: names its work records and heartbeat
 	Grace     time.Duration // floor under every keep time
 	Objects   Objects
+
+	Trusted     bool          // slots are trusted.marfs.*, not user.marfs.*: root daemons only
+	NameSync    NameSync      // the zero value decides by filesystem type
+	Distributed bool          // several nodes use the directory: refuse filesystems whose xattrs are not coherent
+	Heartbeat   time.Duration // how often the node's counter moves; 0: never
+	SkipTest    bool          // leave the start-up self-test out
+
+	Rand  io.Reader        // source of ids and nonces; nil: crypto/rand
+	Clock func() time.Time // nil: time.Now
+	Omit  omit.Set         // protocol steps left out: see package omit
 }
 
 // FS is an open metadata directory. Safe for concurrent use.
-type FS struct{ md mdfs.FS }
+type FS struct {
+	md       mdfs.FS
+	o        Options
+	tree     mdfs.Dir
+	dirs     *dirs
+	prefix   string  // of slots and notes
+	instance [4]byte // of this process: in every session id it makes
+	covers   bool    // fsync of an inode makes its new names durable
+	copied   bool    // the directory is a copy: nothing is destroyed
+	room     int     // bytes that users' xattrs may take; 0: no limit
+	beat     *heartbeat
 
-// Init makes the private directories and marfs.json; it is idempotent and
-// refuses a directory that belongs to another namespace.
-func Init(md mdfs.FS, namespace string) error { panic("todo") }
+	randMu sync.Mutex // guards o.Rand
+}
 
-// Open checks marfs.json, runs the start-up self-test and takes a node record.
-func Open(ctx context.Context, md mdfs.FS, o Options) (*FS, error) { panic("todo") }
+// The private directories and files beside tree/.
+const (
+	markerName  = "marfs.json"
+	treeName    = "tree"
+	filesName   = "files"
+	stagedName  = "staged"
+	bodiesName  = "bodies"
+	chunksName  = "chunks"
+	packsName   = "packs"
+	openPacks   = "packs/open"
+	versionName = "versions"
+	trashName   = "trash"
+	workName    = "work"
+	nodesName   = "nodes"
+	deadName    = "dead"
+	takenName   = "dead/versions" // version records that somebody has taken
+	repackName  = "repack"
+	damagedName = "degraded"
+)
 
-// Close ends the heartbeat and drops the node record. Sessions must have ended.
-func (f *FS) Close() error { panic("todo") }
+// ErrCopied means that marfs.json describes other directories than those beside
+// it: the metadata was copied or restored, and another copy may own the objects.
+var ErrCopied = errors.New("metadata directory is a copy")
 
 // Tree is the root of the users' tree.
-func (f *FS) Tree() mdfs.Dir { panic("todo") }
+func (f *FS) Tree() mdfs.Dir { return f.tree }
 
 // MD is the metadata filesystem, for what needs no protocol (mkdir, chmod ...).
 func (f *FS) MD() mdfs.FS { return f.md }
 
+// Copied reports whether the directory is a copy: until it is adopted, whatever
+// destroys objects fails with ErrCopied.
+func (f *FS) Copied() bool { return f.copied }
+
+// XattrRoom returns how many bytes of names and values the xattrs of users may
+// take on one inode so that slots always fit. 0: any.
+func (f *FS) XattrRoom() int { return f.room }
+
+// Close ends the heartbeat and drops the node record. Sessions must have ended.
+func (f *FS) Close() error {
+	err := f.beat.stop()
+	f.dirs.close()
+	return errors.Join(err, f.tree.Close())
+}
+
 // Reserved reports whether an xattr name belongs to MarFS.
-func Reserved(attr string) bool { panic("todo") }
+func Reserved(attr string) bool {
+	return strings.HasPrefix(attr, objfmt.UserPrefix) || strings.HasPrefix(attr, objfmt.TrustedPrefix)
+}
 
 // Who does an operation, and on what, as the records tell it.
 type Who struct {
@@ -60,98 +154,97 @@ type Who struct {
 	Path string // relative to the namespace's root, as the user saw it; for records
 }
 
-// File is an open metadata file: a pinned inode, opened by the daemon. All of its
-// methods work after the name is gone, and are safe for concurrent use.
-type File struct{}
+func (f *FS) now() time.Time { return f.o.Clock() }
 
-// Create makes name as the caller (O_CREAT|O_EXCL; EEXIST if it is there) with a
-// first slot and a home.
-func (f *FS) Create(ctx context.Context, who Who, dir mdfs.Dir, name string, perm uint32) (*File, error) {
-	panic("todo")
+func (f *FS) random(b []byte) {
+	f.randMu.Lock()
+	defer f.randMu.Unlock()
+	if _, err := io.ReadFull(f.o.Rand, b); err != nil {
+		// A source of ids that ends would make files share identities.
+		panic("metadata: random source: " + err.Error())
+	}
 }
 
-// Open pins the regular file name, without rights of any user (the caller checks
-// them); a file without a home gets one.
-func (f *FS) Open(ctx context.Context, dir mdfs.Dir, name string) (*File, error) { panic("todo") }
-
-// OpenID pins the file with this id through its home.
-func (f *FS) OpenID(ctx context.Context, id objfmt.ID) (*File, error) { panic("todo") }
-
-// Inode gives stat, chmod, times and xattrs of the pinned inode.
-func (fl *File) Inode() mdfs.File { panic("todo") }
-
-// Newest rereads the slots and returns the newest committed one. A file that was
-// never committed is an empty slot of generation 0.
-func (fl *File) Newest(ctx context.Context) (objfmt.Slot, error) { panic("todo") }
-
-// Table reads the chunk table a slot of this file names, and checks it.
-func (fl *File) Table(ctx context.Context, s objfmt.Slot) (*objfmt.ChunkTable, error) { panic("todo") }
-
-// Body opens the private body of a content (also the tail of a table) for reading.
-func (fl *File) Body(ctx context.Context, content objfmt.ID) (mdfs.File, error) { panic("todo") }
-
-// SetTimes sets the inode's times as a user's utimensat does (see "punch" in the design).
-func (fl *File) SetTimes(atime, mtime mdfs.TimeSet) error { panic("todo") }
-
-func (fl *File) Close() error { panic("todo") }
-
-// Begin starts a session that replaces the content of fl: its work record is
-// durable when Begin returns. base is the slot the session starts from.
-func (f *FS) Begin(ctx context.Context, fl *File, who Who, base objfmt.Slot) (*Session, error) {
-	panic("todo")
+func (f *FS) newID() (id objfmt.ID) {
+	f.random(id[:])
+	return id
 }
 
-// Session is one unfinished write of one file. Its methods are called by one
-// goroutine at a time.
-type Session struct {
-	ID     objfmt.ID
-	Object objfmt.ObjectID // every object of the session is <Object>[.<n>]
+// newNonce returns a random number that is not zero.
+func (f *FS) newNonce() uint64 {
+	var b [8]byte
+	for {
+		f.random(b[:])
+		if n := binary.BigEndian.Uint64(b[:]); n != 0 {
+			return n
+		}
+	}
 }
 
-// NewBody creates bodies/<id> to be written by this session only.
-func (s *Session) NewBody(ctx context.Context) (objfmt.ID, mdfs.File, error) { panic("todo") }
-
-// PutTable writes an immutable chunk table, durably, and returns the content id
-// to publish and the source that names the table (without tail).
-func (s *Session) PutTable(ctx context.Context, t *objfmt.ChunkTable) (objfmt.ID, objfmt.Source, error) {
-	panic("todo")
+func (f *FS) newObjectID() (id objfmt.ObjectID) {
+	u := ulid.ULID{}
+	_ = u.SetTime(ulid.Timestamp(f.now())) // fails after the year 10889
+	f.random(u[6:])
+	return objfmt.ObjectID(u)
 }
 
-// Publish commits content as the file's: version record of the base first, the
-// exclusive setxattr, fsync, then the inode's size and times. On return the content is durable. content
-// zero means a new id. state Open keeps the session's right to publish again.
-// ESTALE: the session lost to another writer or was fenced.
-func (s *Session) Publish(ctx context.Context, content objfmt.ID, src objfmt.Source, size int64, mtime time.Time, state objfmt.State) (objfmt.Slot, error) {
-	panic("todo")
+// sessionBytes is how much of a session's id its contents share.
+const sessionBytes = 12
+
+// newSession returns the id of a new session: random, instance, counter 0.
+func (f *FS) newSession() (id objfmt.ID) {
+	f.random(id[:8])
+	copy(id[8:sessionBytes], f.instance[:])
+	return id
 }
 
-// End finishes after the last Publish: home to its place, lower slots and the
-// work record away.
-func (s *Session) End(ctx context.Context) error { panic("todo") }
-
-// Abort undoes a session that published nothing: objects, bodies, tables, work record.
-func (s *Session) Abort(ctx context.Context) error { panic("todo") }
-
-// Truncate publishes the same content with another size (n > 0), or none (n = 0,
-// the old content becomes a version), without a session.
-func (f *FS) Truncate(ctx context.Context, fl *File, who Who, n int64) error { panic("todo") }
-
-// Unlink removes a name as the caller after making the record of it.
-func (f *FS) Unlink(ctx context.Context, who Who, dir mdfs.Dir, name string) error { panic("todo") }
-
-// Rmdir removes an empty directory as the caller after making the record of it.
-func (f *FS) Rmdir(ctx context.Context, who Who, dir mdfs.Dir, name string) error { panic("todo") }
-
-// Rename renames as the caller; what it replaces is recorded first. newpath is
-// the replaced name's path for that record.
-func (f *FS) Rename(ctx context.Context, who Who, dir mdfs.Dir, name string, to mdfs.Dir, newname, newpath string, flags uint) error {
-	panic("todo")
+// sessionOf returns the session that made a content.
+func sessionOf(content objfmt.ID) objfmt.ID {
+	clear(content[sessionBytes:])
+	return content
 }
 
-// Degraded records that an object needs rebuilding; cheap, repeated calls for
-// one object are one record.
-func (f *FS) Degraded(ctx context.Context, d objfmt.Damage) error { panic("todo") }
+// numbered returns the n-th content id of a session.
+func numbered(session objfmt.ID, n uint32) objfmt.ID {
+	binary.BigEndian.PutUint32(session[sessionBytes:], n)
+	return session
+}
 
 // StatOf turns the inode's stat into what users see: st_nlink without the home
-// link, blocks from the size.
-func StatOf(st *mdfs.Stat) { panic("todo") }
+// link, blocks from the size, and the owner's right to write as diskMode keeps it.
+func StatOf(st *mdfs.Stat) {
+	if st.Mode&syscall.S_IFMT != syscall.S_IFREG {
+		return
+	}
+	if st.Nlink > 1 { // 1: the home is not made yet
+		st.Nlink--
+	}
+	st.Blocks = (st.Size + 511) / 512
+	if st.Mode&syscall.S_ISVTX != 0 {
+		st.Mode &^= syscall.S_ISVTX | syscall.S_IWUSR
+	}
+}
+
+// DiskMode returns the mode bits that a regular file has on disk when users see
+// mode. An unprivileged daemon needs the owner's rights to read and write to set
+// xattrs, so it keeps them and marks "not writable" with the sticky bit, which
+// means nothing on regular files. So users cannot set that bit, and a file of an
+// unprivileged daemon is always readable by its owner.
+func (f *FS) DiskMode(mode uint32) uint32 {
+	mode &^= syscall.S_ISVTX
+	if f.o.Trusted || isRoot() {
+		return mode
+	}
+	if mode&syscall.S_IWUSR == 0 {
+		mode |= syscall.S_ISVTX
+	}
+	return mode | syscall.S_IRUSR | syscall.S_IWUSR
+}
+
+// fileError is the error of an operation on an inode that may have no name.
+func fileError(op string, id objfmt.ID, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fs.PathError{Op: op, Path: "file " + id.String(), Err: err}
+}

@@ -1,0 +1,205 @@
+package metadata
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"marfs/internal/fault"
+	"marfs/pkg/mdfs"
+	"marfs/pkg/objfmt"
+)
+
+// Names in dead/: what was taken, by what it is.
+const (
+	deadHome  = "h." // + file id: the home of a deleted file
+	deadWork  = "w." // + session: a work record whose session was fenced or gave up
+	deadPack  = "p." // + object: the member table of a pack that was fenced or gave up
+	deadTrash = "d." // + name in trash/: a record of a deletion
+	deadTemp  = "t." // + random: a file on its way to its place
+)
+
+// dayFormat names the directories of trash/ by the UTC day their records were made.
+const dayFormat = "2006-01-02"
+
+// TrashRef names a record in trash/: trash/<Day>/<hh>/<Name>, hh being Name's
+// first two digits. Name is the file's id (or the content's, for a version; else
+// random), a dash and 16 random digits, so that each attempt has a record of its own.
+type TrashRef struct {
+	Day  string
+	Name string
+}
+
+func (r TrashRef) dir() string { return trashName + "/" + r.Day + "/" + r.Name[:2] }
+
+// valid keeps what is not a record's name away from paths.
+func (r TrashRef) valid() error {
+	_, err := time.Parse(dayFormat, r.Day)
+	if err != nil || len(r.Name) < 3 || strings.ContainsAny(r.Name, "/\x00") {
+		return fmt.Errorf("trash record %q of %q: %w", r.Name, r.Day, syscall.EINVAL)
+	}
+	return nil
+}
+
+func (f *FS) newTrashRef(id objfmt.ID) TrashRef {
+	if id.IsZero() {
+		id = f.newID()
+	}
+	return TrashRef{Day: f.now().UTC().Format(dayFormat), Name: id.String() + "-" + f.suffix()}
+}
+
+// suffix returns 16 random hex digits.
+func (f *FS) suffix() string {
+	var b [8]byte
+	f.random(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// putTrash records a removal before it happens. Nothing is synced: this is the
+// hot path of rm -rf, and what a power failure can do without fsync is harmless
+// or found. The record's name is made before the name in tree/ goes, and where
+// one journal orders both, the removal is never durable without it; the name
+// holds the file id, so even a record whose bytes were lost leads gc to the home
+// (invariant 4). A record without its removal is dropped by gc, which looks at
+// the link count. On filesystems that order the two directories differently, a
+// removal may survive without its record: fsck finds the home (raw = 1).
+func (f *FS) putTrash(r objfmt.Record) (TrashRef, error) {
+	ref := f.newTrashRef(r.File)
+	b, err := r.Encode()
+	if err != nil {
+		return ref, err
+	}
+	return ref, f.inMade(ref.dir(), func(d mdfs.Dir) error {
+		return writeFile(stepRecord, d, ref.Name, b, false)
+	})
+}
+
+// dropTrash removes exactly this record.
+func (f *FS) dropTrash(p *fault.Step, ref TrashRef) error {
+	err := f.in(ref.dir(), func(d mdfs.Dir) error { return remove(p, d, ref.Name) })
+	return ignore(err, syscall.ENOENT)
+}
+
+func (f *FS) hasTrash(ref TrashRef) (found bool, err error) {
+	err = f.in(ref.dir(), func(d mdfs.Dir) (err error) {
+		found, err = exists(d, ref.Name)
+		return err
+	})
+	return found, ignore(err, syscall.ENOENT)
+}
+
+// readRecord reads and checks a record.
+func readRecord(d mdfs.Dir, name string) (objfmt.Record, error) {
+	b, err := readFile(d, name, objfmt.MaxRecord)
+	if err != nil {
+		return objfmt.Record{}, err
+	}
+	r, err := objfmt.ParseRecord(b)
+	if err != nil {
+		return objfmt.Record{}, fmt.Errorf("%s: %w", name, err)
+	}
+	return r, nil
+}
+
+// eachEntry calls fn with every name in d that begins with prefix, until fn says
+// stop or fails. Names that appear or go while it runs may be missed or met.
+func eachEntry(d mdfs.Dir, prefix string, fn func(name string) (stop bool, err error)) error {
+	e, err := d.Entries()
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	for {
+		ent, err := e.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if !strings.HasPrefix(ent.Name, prefix) {
+			continue
+		}
+		if stop, err := fn(ent.Name); stop || err != nil {
+			return err
+		}
+	}
+}
+
+// names lists the names in the private directory p that begin with prefix; none
+// when it is not there.
+func (f *FS) names(p, prefix string) (list []string, err error) {
+	err = f.in(p, func(d mdfs.Dir) error {
+		return eachEntry(d, prefix, func(name string) (bool, error) {
+			list = append(list, name)
+			return false, nil
+		})
+	})
+	return list, ignore(err, syscall.ENOENT)
+}
+
+// putTemp makes a file in dead/, durable, to be moved to its place: a sweep finds
+// it when it stays. The caller removes or renames it.
+func (f *FS) putTemp(p *fault.Step, sync bool, fill func(fl mdfs.File) error) (name string, err error) {
+	name = deadTemp + f.suffix()
+	err = f.in(deadName, func(d mdfs.Dir) error {
+		fl, err := create(p, d, name, 0o600)
+		if err != nil {
+			return err
+		}
+		defer fl.Close()
+		if err := fill(fl); err != nil || !sync {
+			return err
+		}
+		return syncFile(p, fl)
+	})
+	return name, err
+}
+
+// moveTemp renames a file of putTemp over name in the directory to, and makes the
+// name durable [D].
+func (f *FS) moveTemp(p *fault.Step, tmp, to, name string, sync bool) error {
+	return f.in(deadName, func(dead mdfs.Dir) error {
+		return f.inMade(to, func(d mdfs.Dir) error {
+			if err := rename(p, dead, tmp, d, name, 0); err != nil || !sync {
+				return err
+			}
+			return syncDir(p, d)
+		})
+	})
+}
+
+// userXattrs reads the xattrs of a directory that make it what it was: those of
+// users, and ACLs.
+func userXattrs(d mdfs.Dir, name string) (map[string][]byte, error) {
+	attrs, err := d.Listxattr(name)
+	if errors.Is(err, syscall.EOPNOTSUPP) {
+		return nil, nil
+	}
+	var m map[string][]byte
+	for _, a := range attrs {
+		if Reserved(a) || !strings.HasPrefix(a, "user.") && !strings.HasPrefix(a, "system.posix_acl_") {
+			continue
+		}
+		v, err := d.Getxattr(name, a)
+		if errors.Is(err, syscall.ENODATA) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if m == nil {
+			m = map[string][]byte{}
+		}
+		m[a] = v
+	}
+	return m, err
+}
+
+const modeBits = unix.S_IFMT | 0o7777

@@ -1,0 +1,191 @@
+package metadata
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"marfs/pkg/mdfs"
+	"marfs/pkg/metadata/internal/omit"
+	"marfs/pkg/objfmt"
+)
+
+// Punching an own body sets the inode's mtime to now, and rsync would copy
+// everything again. So the old mtime is kept in a note (an xattr, created
+// exclusively: one releaser at a time) until it is put back. A user's touch in
+// between changes note and inode, and looks afterwards whether it took.
+
+// Release frees the blocks of an own body whose content is archived, and keeps
+// the mtime. An own body is punched at most once and never filled again (R3).
+// It reports whether there was something to free. EBUSY: another releaser is at it.
+func (fl *File) Release(ctx context.Context) (bool, error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	freed, err := fl.release()
+	return freed, fileError("release", fl.id, err)
+}
+
+func (fl *File) release() (bool, error) {
+	st, err := fl.inode.Stat()
+	if err != nil || st.Blocks == 0 {
+		return false, err
+	}
+	s, noted, err := fl.newest()
+	if err != nil || !archived(s) {
+		return false, err
+	}
+	if noted {
+		return false, fl.endPunch(mtimeOf(&st))
+	}
+	if err := fl.note(mtimeOf(&st)); err != nil {
+		return false, err
+	}
+	if err := fl.punchArchived(st.Size); err != nil {
+		return false, errors.Join(err, fl.endPunch(mtimeOf(&st)))
+	}
+	return true, fl.endPunch(mtimeOf(&st))
+}
+
+// note keeps the mtime, and looks again: a touch since it was read is kept too.
+func (fl *File) note(mtime time.Time) error {
+	attr := fl.f.noteAttr()
+	err := setxattr(stepNote, fl.inode, attr, encodeTime(mtime), unix.XATTR_CREATE)
+	if errors.Is(err, syscall.EEXIST) {
+		return syscall.EBUSY
+	}
+	for range maxRaces {
+		if err != nil {
+			return err
+		}
+		st, err := fl.inode.Stat()
+		now := mtimeOf(&st)
+		if err != nil || now.Equal(mtime) {
+			return err
+		}
+		mtime = now
+		if err := setxattr(stepNote, fl.inode, attr, encodeTime(mtime), unix.XATTR_REPLACE); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// punchArchived punches when the slot still says archived. The slot is made
+// durable first: the punch may reach the disk before it otherwise [F].
+func (fl *File) punchArchived(size int64) error {
+	if !fl.f.o.Omit.Has(omit.SlotBeforePunch) {
+		s, _, err := fl.newest()
+		if err == nil && !archived(s) {
+			err = errLost
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !fl.f.o.Omit.Has(omit.SyncBeforePunch) {
+		if err := syncFile(stepPunch, fl.inode); err != nil {
+			return err
+		}
+	}
+	return punch(stepPunch, fl.inode, max(size, 1))
+}
+
+// endPunch puts the noted mtime back and removes the note. One that is gone was
+// ended by somebody who opened the file meanwhile: before the punch perhaps, so
+// the mtime is set all the same.
+func (fl *File) endPunch(mtime time.Time) error {
+	attr := fl.f.noteAttr()
+	for range maxRaces {
+		t, err := fl.noted(mtime)
+		if err != nil {
+			return err
+		}
+		if err := chtimes(stepNoteGone, fl.inode, mdfs.TimeSet{Omit: true}, mdfs.TimeSet{Time: t}); err != nil {
+			return err
+		}
+		again, err := fl.noted(t)
+		if err != nil {
+			return err
+		}
+		if again.Equal(t) {
+			break
+		}
+	}
+	return removexattr(stepNoteGone, fl.inode, attr)
+}
+
+// noted reads the note; without one it is t.
+func (fl *File) noted(t time.Time) (time.Time, error) {
+	b, err := fl.inode.Getxattr(fl.f.noteAttr())
+	if errors.Is(err, syscall.ENODATA) {
+		return t, nil
+	}
+	if err != nil {
+		return t, err
+	}
+	return decodeTime(b)
+}
+
+func encodeTime(t time.Time) []byte {
+	b := binary.BigEndian.AppendUint64(nil, uint64(t.Unix()))
+	return binary.BigEndian.AppendUint32(b, uint32(t.Nanosecond()))
+}
+
+func decodeTime(b []byte) (time.Time, error) {
+	if len(b) != 12 {
+		return time.Time{}, fmt.Errorf("note of a punch: %w: %d bytes, want 12", objfmt.ErrFormat, len(b))
+	}
+	return time.Unix(int64(binary.BigEndian.Uint64(b)), int64(binary.BigEndian.Uint32(b[8:]))), nil
+}
+
+// SetTimes sets the inode's times as a user's utimensat does: a release that is
+// going on puts back what it noted, so the note is changed too, and the result
+// looked at once more.
+func (fl *File) SetTimes(atime, mtime mdfs.TimeSet) error {
+	for range maxRaces {
+		if err := chtimes(stepTouch, fl.inode, atime, mtime); err != nil || mtime.Omit {
+			return err
+		}
+		st, err := fl.inode.Stat()
+		if err != nil {
+			return err
+		}
+		set := mtimeOf(&st)
+		err = setxattr(stepTouch, fl.inode, fl.f.noteAttr(), encodeTime(set), unix.XATTR_REPLACE)
+		if errors.Is(err, syscall.ENODATA) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if st, err = fl.inode.Stat(); err != nil || mtimeOf(&st).Equal(set) {
+			return err
+		}
+		mtime = mdfs.TimeSet{Time: set}
+	}
+	return nil
+}
+
+// DropBody removes bodies/<content id> of an archived content: it is a cache of
+// what is in objects. Nothing is done when the newest slot needs the body. Open
+// readers keep it.
+func (fl *File) DropBody(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s, _, err := fl.newest()
+	if err != nil || !archived(s) || s.Content.IsZero() {
+		return fileError("drop body", fl.id, err)
+	}
+	// The slot that says "archived" must not be lost after the body [F].
+	if err := syncFile(stepDropBody, fl.inode); err != nil {
+		return fileError("drop body", fl.id, err)
+	}
+	return fileError("drop body", fl.id, fl.f.removeBody(s.Content))
+}

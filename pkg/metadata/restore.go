@@ -1,0 +1,267 @@
+package metadata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"marfs/internal/fault"
+	"marfs/pkg/mdfs"
+	"marfs/pkg/metadata/internal/omit"
+	"marfs/pkg/objfmt"
+)
+
+// Restore undoes a removal: name in dir, which is not there (EEXIST), becomes
+// what the record says, made as the caller. The caller has checked that it is
+// who's to restore. ENOENT: somebody else has the record.
+func (f *FS) Restore(ctx context.Context, who Who, ref TrashRef, dir mdfs.Dir, name string) error {
+	if err := errors.Join(ctx.Err(), ref.valid()); err != nil {
+		return err
+	}
+	// Taken into this node's work records: recovery puts it back from there.
+	err := f.in(ref.dir(), func(d mdfs.Dir) error {
+		return f.inMade(workName+"/"+f.o.Node, func(work mdfs.Dir) error {
+			return rename(stepTake, d, ref.Name, work, ref.Name, 0)
+		})
+	})
+	if err != nil {
+		return err
+	}
+	if err := f.remake(who, ref, dir, name); err != nil {
+		return errors.Join(err, f.RecoverWork(ctx, f.o.Node, ref.Name))
+	}
+	if err := syncDir(stepRestore, dir); err != nil { // [D]: the record goes now
+		return err
+	}
+	return f.in(workName+"/"+f.o.Node, func(d mdfs.Dir) error { return remove(stepWorkGone, d, ref.Name) })
+}
+
+func (f *FS) remake(who Who, ref TrashRef, dir mdfs.Dir, name string) error {
+	var r objfmt.Record
+	err := f.in(workName+"/"+f.o.Node, func(d mdfs.Dir) (err error) {
+		r, err = readRecord(d, ref.Name)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	switch r.Kind {
+	case objfmt.RecordFile:
+		return f.relink(who, r.File, dir, name)
+	case objfmt.RecordDir, objfmt.RecordSymlink, objfmt.RecordSpecial:
+		return f.remakeOther(who, r, dir, name)
+	}
+	return fmt.Errorf("a record of kind %q is not of a removal: %w", r.Kind, syscall.EINVAL)
+}
+
+// relink gives a deleted file a name again. A gc that has the home in dead/ by
+// then makes it ENOENT; one that takes it later sees the second link.
+func (f *FS) relink(who Who, id objfmt.ID, dir mdfs.Dir, name string) error {
+	var err error
+	for _, place := range homePlaces {
+		from, home := homePath(place, id)
+		err = f.in(from, func(d mdfs.Dir) error {
+			return f.md.As(who.Cred, func() error { return link(stepRestore, d, home, dir, name) })
+		})
+		if !errors.Is(err, syscall.ENOENT) {
+			return err
+		}
+	}
+	return err
+}
+
+// remakeOther makes a directory, symlink or special file as it was.
+func (f *FS) remakeOther(who Who, r objfmt.Record, dir mdfs.Dir, name string) error {
+	err := f.md.As(who.Cred, func() error {
+		return stepRestore.Do(func() error {
+			switch r.Kind {
+			case objfmt.RecordDir:
+				return dir.Mkdir(name, r.Mode&0o1777)
+			case objfmt.RecordSymlink:
+				return dir.Symlink(r.Target, name)
+			}
+			return dir.Mknod(name, r.Mode, r.Rdev)
+		})
+	})
+	if err != nil {
+		return err
+	}
+	return stepRestore.Do(func() error { return restoreAttrs(r, dir, name) })
+}
+
+// restoreAttrs sets what the maker's identity and umask have left out.
+func restoreAttrs(r objfmt.Record, dir mdfs.Dir, name string) error {
+	if isRoot() {
+		if err := dir.Lchown(name, int(r.UID), int(r.GID)); err != nil {
+			return err
+		}
+	}
+	if r.Kind != objfmt.RecordSymlink {
+		if err := dir.Chmod(name, r.Mode&0o7777); err != nil {
+			return err
+		}
+	}
+	for attr, v := range r.Xattrs {
+		if err := dir.Setxattr(name, attr, v, 0); err != nil {
+			return err
+		}
+	}
+	return dir.Lchtimes(name, mdfs.TimeSet{Omit: true}, mdfs.TimeSet{Time: r.MTime})
+}
+
+// returnDeletion puts a taken record of a removal back into trash/, unless the
+// file has a name again: then the restore was done.
+func (f *FS) returnDeletion(ctx context.Context, name string, r objfmt.Record) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if r.Kind == objfmt.RecordFile {
+		named, err := f.hasNames(r.File)
+		if err != nil {
+			return err
+		}
+		if named {
+			return f.in(deadName, func(d mdfs.Dir) error { return remove(stepDrop, d, name) })
+		}
+	}
+	return f.backToTrash(name, r)
+}
+
+// hasNames tells whether a file has a name beside its home.
+func (f *FS) hasNames(id objfmt.ID) (bool, error) {
+	fl, err := f.openHome(id, everywhere)
+	if err != nil {
+		return false, ignore(err, syscall.ENOENT)
+	}
+	defer fl.Close()
+	st, err := fl.inode.Stat()
+	return st.Nlink > 1, err
+}
+
+// backToTrash moves a record from dead/ into the queue, under the day it was made.
+func (f *FS) backToTrash(name string, r objfmt.Record) error {
+	id := r.File
+	if id.IsZero() {
+		id = f.newID()
+	}
+	ref := TrashRef{Day: r.When.UTC().Format(dayFormat), Name: id.String() + "-" + f.suffix()}
+	return f.in(deadName, func(d mdfs.Dir) error {
+		return f.inMade(ref.dir(), func(to mdfs.Dir) error { return rename(stepPutBack, d, name, to, ref.Name, 0) })
+	})
+}
+
+// RestoreVersion makes an old content of fl the newest: a session whose content
+// is the old slot. Its work record names the content before the version's record
+// is taken, so that at no moment gc could see a version that is in nobody's hands
+// and named by nothing. ENOENT: the version has expired, or somebody else has it.
+func (f *FS) RestoreVersion(ctx context.Context, fl *File, who Who, content objfmt.ID) (objfmt.Slot, error) {
+	base, err := fl.Newest(ctx)
+	if err != nil || base.Content == content {
+		return base, err
+	}
+	s, err := f.newSessionOf(ctx, fl, who, fl.created, base, "restore")
+	if err != nil {
+		return objfmt.Slot{}, fileError("restore", fl.id, err)
+	}
+	s.restore = content
+	v, err := s.takeVersion(content)
+	if err != nil {
+		return objfmt.Slot{}, errors.Join(fileError("restore", fl.id, err), s.Abort(ctx))
+	}
+	slot, err := s.Publish(ctx, content, v.Source, v.Size, f.now(), objfmt.Final)
+	if err != nil {
+		return objfmt.Slot{}, errors.Join(err, s.Abort(ctx))
+	}
+	return slot, s.End(ctx)
+}
+
+// takeVersion writes the work record, then takes the version's.
+func (s *Session) takeVersion(content objfmt.ID) (v objfmt.Slot, err error) {
+	early := s.f.o.Omit.Has(omit.RestoreRecordFirst)
+	if !early {
+		if err := s.record(content); err != nil {
+			return v, err
+		}
+	}
+	r, err := s.f.takeVersion(stepTake, content, restorer(s.ID))
+	if err == nil && early {
+		err = s.record(content)
+	}
+	if err != nil {
+		return v, err
+	}
+	if r.File != s.fl.id || r.Slot == nil {
+		return v, fmt.Errorf("version %s is of file %s: %w", content, r.File, syscall.EINVAL)
+	}
+	return *r.Slot, nil
+}
+
+// takenVersion is the name of a version's record in the hands of token.
+func takenVersion(content objfmt.ID, token string) string { return content.String() + "." + token }
+
+// takeVersion takes a version's record by renaming it, and reads it.
+func (f *FS) takeVersion(p *fault.Step, content objfmt.ID, token string) (r objfmt.Record, err error) {
+	name := takenVersion(content, token)
+	err = f.in(fanned(versionName, content), func(d mdfs.Dir) error {
+		return f.in(takenName, func(taken mdfs.Dir) error {
+			if err := rename(p, d, content.String(), taken, name, 0); err != nil {
+				return err
+			}
+			r, err = readRecord(taken, name)
+			return err
+		})
+	})
+	return r, err
+}
+
+// returnVersion ends a restore that did not come to its end: the record goes
+// when the content is the newest now, else back.
+func (f *FS) returnVersion(ctx context.Context, content objfmt.ID, token string) error {
+	name := takenVersion(content, token)
+	var r objfmt.Record
+	err := f.in(takenName, func(d mdfs.Dir) (err error) {
+		r, err = readRecord(d, name)
+		return err
+	})
+	if err != nil {
+		return ignore(err, syscall.ENOENT)
+	}
+	use, err := f.usedBy(ctx, r.File, content)
+	if err != nil {
+		return err
+	}
+	if use == usedNewest {
+		return f.dropTakenAs(content, token)
+	}
+	return f.putVersionBack(r, token)
+}
+
+// putVersionBack gives a taken record back. The queue first: it may have lost the
+// entry while the record was away. A record that was made meanwhile is newer.
+func (f *FS) putVersionBack(r objfmt.Record, token string) error {
+	name := takenVersion(r.Content, token)
+	err := f.enqueue(stepPutBack, takenName, name, r, true)
+	if err == nil {
+		err = f.in(takenName, func(taken mdfs.Dir) error {
+			return f.inMade(fanned(versionName, r.Content), func(d mdfs.Dir) error {
+				if err := link(stepPutBack, taken, name, d, r.Content.String()); err != nil {
+					return ignore(err, syscall.EEXIST)
+				}
+				return syncDir(stepPutBack, d)
+			})
+		})
+	}
+	if err != nil {
+		return ignore(err, syscall.ENOENT) // somebody took it over
+	}
+	return f.dropTakenAs(r.Content, token)
+}
+
+func (f *FS) dropTaken(content, session objfmt.ID) error {
+	return f.dropTakenAs(content, restorer(session))
+}
+
+func (f *FS) dropTakenAs(content objfmt.ID, token string) error {
+	return f.in(takenName, func(d mdfs.Dir) error { return remove(stepDrop, d, takenVersion(content, token)) })
+}
