@@ -62,6 +62,7 @@ var layers = []struct {
 	{"marfs/cmd", 6},
 	{"marfs/internal/testenv", 7},
 	{"marfs/internal/bench", 7},
+	{"marfs/internal/e2e", 7},
 	{"marfs/internal/arch", 7},
 }
 

@@ -19,6 +19,9 @@ type Options struct {
 	BlockSize, ChunkSize string
 	// Namespace is YAML of more keys of the namespace.
 	Namespace []string
+	// More is YAML for the end of the file: more namespaces ("  - name: …"), then
+	// other sections. %s is the directory that holds everything.
+	More string
 	// MountOptions are those of -o.
 	MountOptions string
 	// User mounts as this uid and gid, with fusermount3. 0: as the test.
@@ -72,6 +75,7 @@ repos:
 	for _, line := range o.Namespace {
 		fmt.Fprintf(&b, "    %s\n", line)
 	}
+	b.WriteString(strings.ReplaceAll(o.More, "%s", dir))
 	file := filepath.Join(dir, "marfs.yaml")
 	if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
 		t.Fatal(err)

@@ -190,6 +190,7 @@ func (m *Mount) Remount() {
 			m.t.Fatalf("marfs-fuse ended with code %d\n%s", code, m.log.text())
 		}
 	}
+	m.checkLog()
 	m.log.reset()
 	m.Start()
 }
@@ -199,6 +200,9 @@ func (m *Mount) PID() int { return m.cmd.Process.Pid }
 
 // LogContains reports whether the daemon has logged the text since it started.
 func (m *Mount) LogContains(text string) bool { return m.log.contains(text) }
+
+// Log is what the daemon has logged since it started.
+func (m *Mount) Log() string { return m.log.text() }
 
 // Join is a path in the mount.
 func (m *Mount) Join(names ...string) string {
@@ -244,13 +248,18 @@ func (m *Mount) clean() {
 			exec.Command("fusermount3", "-u", "-z", m.Path).Run()
 		}
 	}
+	m.checkLog()
+	if m.t.Failed() {
+		m.t.Logf("log of %s:\n%s", m.Path, m.log.text())
+	}
+}
+
+func (m *Mount) checkLog() {
+	m.t.Helper()
 	for line := range strings.Lines(m.log.text()) {
 		if m.unexpected(line) {
 			m.t.Errorf("log: %s", line)
 		}
-	}
-	if m.t.Failed() {
-		m.t.Logf("log of %s:\n%s", m.Path, m.log.text())
 	}
 }
 
