@@ -22,6 +22,42 @@ func testFS(t testing.TB) *FS {
 	return f
 }
 
+// The number is given back when the last call under way has ended, once.
+func TestHandleOutlivesCalls(t *testing.T) {
+	fd, err := unix.Open(t.TempDir(), unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &handle{fd: fd}
+	open := func() bool {
+		var st unix.Stat_t
+		return unix.Fstat(fd, &st) == nil
+	}
+	err = h.do(func(int) error {
+		return h.do(func(int) error {
+			if err := h.close(); err != nil {
+				t.Error(err)
+			}
+			if !open() {
+				t.Error("closed under a call")
+			}
+			if err := h.close(); err != unix.EBADF {
+				t.Errorf("second close: got %v, want EBADF", err)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if open() {
+		t.Error("not closed after the last call")
+	}
+	if err := h.acquire(); err != unix.EBADF {
+		t.Errorf("call after close: got %v, want EBADF", err)
+	}
+}
+
 // A call that races with Close meets its own file or none, although the number
 // of its descriptor goes to another file at once.
 func TestCloseRace(t *testing.T) {
