@@ -15,21 +15,21 @@ mnt=$work/mnt
 out=$mnt/projecta
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-now() { date +%s.%N; }
+now() { date +%s%N; }
 rate() { # rate BYTES FILES START
-  awk -v b="$1" -v f="$2" -v t="$(echo "$(now) - $3" | bc)" 'BEGIN {
-    printf "   %.1f s   %.0f MB/s", t, b / t / 1e6; if (f > 1) printf "   %.0f files/s", f / t; print "" }'
+  awk -v b="$1" -v f="$2" -v ns="$(($(now) - $3))" 'BEGIN {
+    t = ns / 1e9; printf "   %.1f s   %.0f MB/s", t, b / t / 1e6; if (f > 1) printf "   %.0f files/s", f / t; print "" }'
 }
 unmount() { mountpoint -q "$mnt" || return 0; if [ "$(id -u)" = 0 ]; then umount "$mnt"; else fusermount3 -u "$mnt"; fi; }
 cleanup() {
   unmount 2>/dev/null || { [ "$(id -u)" = 0 ] && umount -l "$mnt" || fusermount3 -uz "$mnt"; } 2>/dev/null || true
-  for _ in $(seq 100); do pgrep -f "marfs-fuse.*$mnt" >/dev/null || break; sleep 0.1; done
+  for _ in $(seq 100); do grep -qsa "marfs-fuse.*$work" /proc/[0-9]*/cmdline || break; sleep 0.1; done
   chmod -R u+w "$work" 2>/dev/null || true
   rm -rf "$work"
 }
 trap cleanup EXIT
 trap 'exit 130' INT TERM
-for tool in bc tar cmp diff pgrep; do command -v $tool >/dev/null || { echo "demo: needs $tool (install it and run again)" >&2; exit 2; }; done
+for tool in tar cmp diff awk; do command -v $tool >/dev/null || { echo "demo: needs $tool (install it and run again)" >&2; exit 2; }; done
 if [ "$(id -u)" != 0 ] && ! command -v fusermount3 >/dev/null; then
   echo "demo: an ordinary user needs fusermount3 (package fuse3)" >&2; exit 2
 fi

@@ -77,7 +77,7 @@ func (d *Dir) change(name string, s SetAttr) error {
 		}
 	}
 	if s.Mode != nil {
-		if err := d.md.Chmod(name, *s.Mode); err != nil {
+		if err := d.chmod(name, *s.Mode); err != nil {
 			return err
 		}
 	}
@@ -85,6 +85,18 @@ func (d *Dir) change(name string, s SetAttr) error {
 		return d.md.Lchtimes(name, s.Atime, s.Mtime)
 	}
 	return nil
+}
+
+// chmod sets the mode, of a regular file as it is kept on disk.
+func (d *Dir) chmod(name string, mode uint32) error {
+	st, err := d.md.Lstat(name)
+	if err != nil {
+		return err
+	}
+	if st.Mode&syscall.S_IFMT == syscall.S_IFREG {
+		mode = d.space.cfg.Meta.DiskMode(mode)
+	}
+	return d.md.Chmod(name, mode)
 }
 
 // setMTime keeps a user's time for a file that is being written.
@@ -109,7 +121,12 @@ func (f *File) Stat(ctx context.Context) (Attr, error) {
 	if err != nil {
 		return Attr{}, err
 	}
-	return f.space.show(&st), nil
+	deleted := st.Nlink == 1 // only its home is left: a pinned file has one
+	a := f.space.show(&st)
+	if deleted {
+		a.Nlink = 0
+	}
+	return a, nil
 }
 
 // Setattr changes attributes of the open file, also when its name is gone.
@@ -140,7 +157,7 @@ func (f *File) change(s SetAttr) error {
 		}
 	}
 	if s.Mode != nil {
-		if err := in.Chmod(*s.Mode); err != nil {
+		if err := in.Chmod(f.space.cfg.Meta.DiskMode(*s.Mode)); err != nil {
 			return err
 		}
 	}

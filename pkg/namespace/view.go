@@ -68,7 +68,7 @@ func (n *inode) open(ctx context.Context, slot objfmt.Slot) (*view, error) {
 		v.close()
 		return nil, err
 	}
-	v.cut(slot.Size)
+	v.cut(min(slot.Size, slot.Source.Stored))
 	return v, nil
 }
 
@@ -101,8 +101,8 @@ func (n *inode) addTable(ctx context.Context, v *view, slot objfmt.Slot) error {
 			return err
 		}
 	}
-	if tail := slot.Source.Tail; !tail.IsZero() {
-		return n.addBody(ctx, v, tail, slot.Source.Stored-v.end())
+	if left := slot.Source.Stored - v.end(); left > 0 && !slot.Source.Tail.IsZero() {
+		return n.addBody(ctx, v, slot.Source.Tail, left)
 	}
 	return nil
 }
@@ -117,7 +117,7 @@ func (v *view) end() int64 {
 }
 
 // cut drops what lies beyond size: a truncated file keeps its objects, but their
-// bytes beyond the cut never come back.
+// bytes beyond the cut never come back, also when it grows again.
 func (v *view) cut(size int64) {
 	i := sort.Search(len(v.pieces), func(i int) bool { return v.pieces[i].off >= size })
 	v.pieces = v.pieces[:i]
