@@ -30,7 +30,7 @@ func (r *Repo) Find(ctx context.Context, key string) (objfmt.Layout, error) {
 }
 
 func (r *Repo) find(ctx context.Context, key string) (objfmt.Layout, time.Time, error) {
-	if err := objstore.CheckKey(key); err != nil {
+	if err := checkKey(key); err != nil {
 		return objfmt.Layout{}, time.Time{}, err
 	}
 	seen := r.sight(ctx, key)

@@ -24,6 +24,12 @@ func (s rung) memory(g objfmt.Geometry) int64 {
 	return m
 }
 
+// climbReserve is what of a budget a writer must leave to others to climb above
+// the smallest rung, and aheadReserve to have another stripe. So there is always
+// room for (size/2)/40 KiB more writers of 4+2, whatever the first ones do.
+func climbReserve(size int64) int64 { return size / 2 }
+func aheadReserve(size int64) int64 { return size / 8 * 5 }
+
 // capacity returns the bytes of an object that fit.
 func (s rung) capacity(g objfmt.Geometry) int { return g.Data * s.block }
 
@@ -76,7 +82,7 @@ func (p *pipeline) get() (*stripe, error) {
 		return s, nil
 	}
 	memory := erasure.StripeMemory(p.geometry, p.geometry.Block)
-	if p.out >= p.most() || !p.repo.writes.try(memory, p.repo.writes.size/2) {
+	if p.out >= p.most() || !p.repo.writes.try(memory, aheadReserve(p.repo.writes.size)) {
 		return nil, nil
 	}
 	return p.make(p.geometry.Block, memory)

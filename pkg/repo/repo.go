@@ -164,9 +164,17 @@ func (r *Repo) addPod(p Pod) error {
 	return nil
 }
 
+// checkKey also refuses the key of what is each store's own.
+func checkKey(key string) error {
+	if key == objfmt.StoreIdentityKey {
+		return fmt.Errorf("key %q: %w: reserved", key, fs.ErrInvalid)
+	}
+	return objstore.CheckKey(key)
+}
+
 // locate returns the stores of an object's shards, by shard.
 func (r *Repo) locate(key string, l objfmt.Layout) ([]*store, error) {
-	if err := objstore.CheckKey(key); err != nil {
+	if err := checkKey(key); err != nil {
 		return nil, err
 	}
 	if err := l.Validate(); err != nil {

@@ -203,6 +203,20 @@ func (rg *rig) wantRead(t testing.TB, key string, l objfmt.Layout, want []byte, 
 	}
 }
 
+func readAll(t testing.TB, r io.ReadCloser) []byte {
+	t.Helper()
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func putAll(t testing.TB, s objstore.Store, key string, b []byte) error {
+	return s.Put(t.Context(), key, bytes.NewReader(b), int64(len(b)))
+}
+
 // sizes are around every boundary of a layout.
 func sizes(g objfmt.Geometry) []int {
 	var all []int

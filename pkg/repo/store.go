@@ -125,7 +125,7 @@ func (r *Repo) Remove(ctx context.Context, key string, l objfmt.Layout) error {
 
 // Delete implements objstore.Store: what is under key in any store goes.
 func (r *Repo) Delete(ctx context.Context, key string) error {
-	if err := objstore.CheckKey(key); err != nil {
+	if err := checkKey(key); err != nil {
 		return err
 	}
 	var stores []*store
@@ -173,7 +173,10 @@ func (r *Repo) List(ctx context.Context, prefix, after string) iter.Seq2[objstor
 				yield(objstore.Info{}, fmt.Errorf("list %s in repo %s: %w", prefix, r.cfg.Name, err))
 				return
 			}
-			if len(holders) == 0 || !yield(r.describe(ctx, key, holders), nil) {
+			if len(holders) == 0 {
+				return
+			}
+			if key != objfmt.StoreIdentityKey && !yield(r.describe(ctx, key, holders), nil) {
 				return
 			}
 		}

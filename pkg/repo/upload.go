@@ -19,7 +19,8 @@ import (
 type upload struct {
 	repo    *Repo
 	key     string
-	layout  objfmt.Layout // Size is final when the queues are closed
+	layout  objfmt.Layout // all but Size
+	size    int64         // of the object; final when the queues are closed
 	ctx     context.Context
 	shards  []*shardUpload
 	changed chan struct{} // a signal: a shard ended
@@ -158,7 +159,7 @@ func (u *upload) send(s *stripe) {
 func (u *upload) finish(size int64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.layout.Size = size
+	u.size = size
 	for _, sh := range u.shards {
 		close(sh.queue)
 	}
@@ -346,7 +347,9 @@ func (r *shardSource) next() ([]byte, error) {
 			return s.Shard(sh.index), nil
 		}
 		sh.sent.Store(true)
-		return sh.up.layout.Footer(sh.index).Append(nil), nil
+		l := sh.up.layout
+		l.Size = sh.up.size
+		return l.Footer(sh.index).Append(nil), nil
 	case <-sh.ctx.Done():
 		return nil, context.Cause(sh.ctx)
 	}

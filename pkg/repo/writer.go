@@ -9,7 +9,6 @@ import (
 
 	"marfs/pkg/erasure"
 	"marfs/pkg/objfmt"
-	"marfs/pkg/objstore"
 )
 
 // Writer encodes and uploads one object as it is written. It is for one goroutine.
@@ -58,7 +57,7 @@ func (r *Repo) CreateSized(ctx context.Context, key string, size int64) (*Writer
 }
 
 func (r *Repo) create(ctx context.Context, key string, size int64) (*Writer, error) {
-	if err := objstore.CheckKey(key); err != nil {
+	if err := checkKey(key); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -310,7 +309,7 @@ func (w *Writer) climb(n int) (fits bool, err error) {
 		want++
 	}
 	for i := want; i > w.at; i-- {
-		if extra := w.rungs[i].memory(g) + int64(cap(w.head)) - w.owned; w.repo.writes.try(extra, w.repo.writes.size/8) {
+		if extra := w.rungs[i].memory(g) + int64(cap(w.head)) - w.owned; w.repo.writes.try(extra, climbReserve(w.repo.writes.size)) {
 			w.at, w.owned = i, w.owned+extra
 		}
 	}

@@ -1,0 +1,497 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"marfs/pkg/objfmt"
+	"marfs/pkg/objstore"
+)
+
+// hang waits for the context, as a store that does not answer.
+func hang(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// afterBytes makes a Put fail when it has read n bytes, or all.
+func afterBytes(n int64, err error) func(context.Context, io.Reader) error {
+	return func(ctx context.Context, r io.Reader) error {
+		if _, e := io.CopyN(io.Discard, r, n); e != nil && !errors.Is(e, io.EOF) {
+			return e
+		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			return hang(ctx)
+		}
+		return err
+	}
+}
+
+// wantEmpty checks that no store of a pod has anything.
+func (rg *rig) wantEmpty(t testing.TB, pod int) {
+	t.Helper()
+	for i, s := range rg.pods[pod] {
+		for info, err := range s.Store.List(t.Context(), "", "") {
+			t.Errorf("left in store %d: %+v, %v", i, info, err)
+		}
+	}
+}
+
+// A write survives as many failing stores as MinWrite allows, wherever they fail,
+// and otherwise fails as a whole, says why, and leaves nothing.
+func TestWriteFaults(t *testing.T) {
+	faults := []struct {
+		name string
+		put  func(context.Context, io.Reader) error
+		want error
+	}{
+		{"at once", func(context.Context, io.Reader) error { return objstore.ErrUnavailable }, objstore.ErrUnavailable},
+		{"denied", func(context.Context, io.Reader) error { return fs.ErrPermission }, fs.ErrPermission},
+		{"no space in header", afterBytes(10, objstore.ErrNoSpace), objstore.ErrNoSpace},
+		{"no space in stripe 1", afterBytes(200_000, objstore.ErrNoSpace), objstore.ErrNoSpace},
+		{"hang at once", func(ctx context.Context, _ io.Reader) error { return hang(ctx) }, objstore.ErrUnavailable},
+		{"hang in stripe 1", afterBytes(200_000, context.DeadlineExceeded), objstore.ErrUnavailable},
+	}
+	for _, f := range faults {
+		for _, size := range []int{100, 400_000, 10 * int(small.Stripe())} {
+			for bad := 1; bad <= 2; bad++ {
+				t.Run(fmt.Sprintf("%s/%d/%d", f.name, size, bad), func(t *testing.T) {
+					rg := newRig(t, small, 1, func(c *Config) { c.StallTimeout = 100 * time.Millisecond })
+					for i := range bad {
+						rg.pods[0][i*2].put = f.put
+					}
+					rg.wantWrite(t, content(1, size), bad, f.want)
+				})
+			}
+		}
+	}
+}
+
+// wantWrite writes with so many bad stores, of which MinWrite allows one.
+func (rg *rig) wantWrite(t *testing.T, data []byte, bad int, want error) {
+	t.Helper()
+	const key = "fault/object"
+	w, err := rg.Create(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p := range slices.Chunk(data, 50_000) {
+		if _, err = w.Write(p); err != nil {
+			break
+		}
+	}
+	l, cerr := w.Close()
+	if err = errors.Join(err, cerr); bad == 1 && err == nil {
+		rg.wantRead(t, key, l, data, 0, len(data))
+		if d := rg.damage.take(); len(d) != 1 {
+			t.Errorf("shards reported as missing: %v, %v", d, rg.damage.why)
+		}
+		rg.idle(t)
+		return
+	}
+	if bad == 1 || !errors.Is(err, ErrQuorum) || !errors.Is(err, want) {
+		t.Fatalf("write with %d bad stores: %v", bad, err)
+	}
+	rg.wantEmpty(t, 0)
+	rg.idle(t)
+}
+
+// A pod that cannot take a write gives way to the next, while that is possible.
+func TestPodFallOver(t *testing.T) {
+	for _, size := range []int{0, 100, 400_000, int(small.Stripe()), 2 * int(small.Stripe())} {
+		rg := newRig(t, small, 3, nil)
+		key := "fall/over"
+		ranked := rg.rank(key)
+		for _, p := range ranked[:2] {
+			for _, i := range []int{1, 4} {
+				rg.podStores(p)[i].put = afterBytes(120, objstore.ErrNoSpace)
+			}
+		}
+		data := content(2, size)
+		l := rg.write(t, key, data, 100_000)
+		if l.Pod != ranked[2].Name {
+			t.Fatalf("%d bytes went to %s, not %s", size, l.Pod, ranked[2].Name)
+		}
+		rg.wantRead(t, key, l, data, 0, size)
+		if found, err := rg.Find(t.Context(), key); found != l || err != nil {
+			t.Fatalf("find: %+v, %v", found, err)
+		}
+		for i, stores := range rg.pods {
+			if rg.cfg.Pods[i].Name != l.Pod {
+				rg.wantEmpty(t, i)
+			} else if len(stores) == 0 {
+				t.Fatal("no stores")
+			}
+		}
+		if d := rg.damage.take(); d != nil {
+			t.Errorf("damage: %v", d)
+		}
+	}
+}
+
+func (rg *rig) podStores(p *pod) []*trouble {
+	var stores []*trouble
+	for _, s := range p.stores {
+		stores = append(stores, s.Store.Store.(*trouble))
+	}
+	return stores
+}
+
+// A failed write under the key of an older object leaves that one alone.
+func TestFailedReplace(t *testing.T) {
+	rg := newRig(t, small, 1, nil)
+	old := content(1, 300_000)
+	l := rg.write(t, "replace", old, 1<<20)
+	for _, i := range []int{0, 3} {
+		rg.pods[0][i].put = afterBytes(100, objstore.ErrNoSpace)
+	}
+	w, err := rg.Create(t.Context(), "replace")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 8 {
+		if _, err = w.Write(content(2, 300_000)); err != nil {
+			break
+		}
+	}
+	if _, cerr := w.Close(); err == nil && cerr == nil {
+		t.Fatal("write with two full stores worked")
+	}
+	rg.wantRead(t, "replace", l, old, 0, len(old))
+	w, err = rg.Create(t.Context(), "replace")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(content(2, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	w.Abort()
+	w.Abort()
+	if _, err := w.Write([]byte{1}); err == nil {
+		t.Error("write after abort worked")
+	}
+	if _, err := w.Close(); err == nil {
+		t.Error("close after abort worked")
+	}
+	rg.wantRead(t, "replace", l, old, 0, len(old))
+	rg.idle(t)
+}
+
+// A read does not wait for a store that hangs, and after a few does not ask it.
+func TestHedge(t *testing.T) {
+	rg := newRig(t, small, 1, func(c *Config) { c.HedgeAfter = 20 * time.Millisecond; c.StallTimeout = time.Minute })
+	data := content(3, 2*int(small.Stripe()))
+	l := rg.write(t, "hedge", data, 1<<20)
+	var asked atomic.Int32
+	rg.store("hedge", l, 1).get = func(ctx context.Context) error {
+		asked.Add(1)
+		return hang(ctx)
+	}
+	for range 20 {
+		start := time.Now()
+		rg.wantRead(t, "hedge", l, data, 0, len(data))
+		if d := time.Since(start); d > 5*time.Second {
+			t.Fatalf("read beside a hanging store took %v", d)
+		}
+	}
+	if n := asked.Load(); n > 2*maxFailures {
+		t.Errorf("the hanging store was asked %d times by 20 reads", n)
+	}
+	if d := rg.damage.take(); d != nil {
+		t.Errorf("slowness reported as damage: %v", d)
+	}
+	rg.store("hedge", l, 1).set(func() { rg.store("hedge", l, 1).get = nil })
+	rg.idle(t)
+}
+
+// Two hanging stores are read around, too; three are an error in bounded time.
+func TestStalledReads(t *testing.T) {
+	rg := newRig(t, small, 1, func(c *Config) { c.HedgeAfter = 10 * time.Millisecond; c.StallTimeout = 200 * time.Millisecond })
+	data := content(3, int(small.Stripe()))
+	l := rg.write(t, "stalled", data, 1<<20)
+	for i := range 3 {
+		s := rg.store("stalled", l, i)
+		s.get = hang
+		p := make([]byte, len(data))
+		_, err := rg.ReadAt(t.Context(), "stalled", l, p, 0)
+		if i < 2 && (err != nil || string(p) != string(data)) {
+			t.Fatalf("read with %d hanging stores: %v", i+1, err)
+		}
+		if i == 2 && (!errors.Is(err, ErrQuorum) || !errors.Is(err, objstore.ErrUnavailable)) {
+			t.Fatalf("read with 3 hanging stores: %v", err)
+		}
+	}
+	rg.idle(t)
+}
+
+// A store that hangs and ignores its context is left behind; it gets no more
+// from the caller's memory, and what it holds is counted until it wakes.
+func TestDeafStore(t *testing.T) {
+	rg := newRig(t, small, 1, func(c *Config) { c.HedgeAfter = 10 * time.Millisecond; c.StallTimeout = 100 * time.Millisecond })
+	data := content(4, int(small.Stripe()))
+	l := rg.write(t, "deaf", data, 1<<20)
+	wake := make(chan struct{})
+	deaf := rg.store("deaf", l, 2)
+	deaf.set(func() {
+		deaf.get = func(context.Context) error { <-wake; return nil }
+		deaf.put = func(_ context.Context, r io.Reader) error {
+			_, err := io.CopyN(io.Discard, r, 100_000)
+			<-wake
+			return err
+		}
+	})
+	got := make([]byte, len(data))
+	if _, err := rg.ReadAt(t.Context(), "deaf", l, got, 0); err != nil || string(got) != string(data) {
+		t.Fatalf("read: %v", err)
+	}
+	clear(got)
+	w, err := rg.Create(t.Context(), "deaf/2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		if _, err := w.Write(data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	rg.writes.mu.Lock()
+	held := rg.writes.used
+	rg.writes.mu.Unlock()
+	if held == 0 {
+		t.Error("a Put left behind holds a stripe that is not counted")
+	}
+	close(wake)
+	rg.idle(t)
+	if slices.ContainsFunc(got, func(b byte) bool { return b != 0 }) {
+		t.Error("a read left behind wrote to the caller's buffer")
+	}
+}
+
+// A dead store costs a few attempts, then one now and then.
+func TestBreaker(t *testing.T) {
+	rg := newRig(t, small, 1, nil)
+	var puts atomic.Int32
+	dead := rg.pods[0][3]
+	dead.put = func(context.Context, io.Reader) error {
+		puts.Add(1)
+		return objstore.ErrUnavailable
+	}
+	for i := range 30 {
+		rg.write(t, fmt.Sprintf("breaker/%d", i), content(1, 1000), 1000)
+	}
+	if n := puts.Load(); n > maxFailures+2 {
+		t.Errorf("%d of 30 writes tried a dead store", n)
+	}
+	if d := rg.damage.take(); len(d) != 30 {
+		t.Errorf("%d degraded objects reported of 30", len(d))
+	}
+	dead.set(func() { dead.put = nil })
+	h := &rg.Repo.pods["pod0"].stores[3].health
+	h.mu.Lock()
+	h.retry = time.Now()
+	h.mu.Unlock()
+	rg.write(t, "breaker/again", content(1, 1000), 1000)
+	rg.write(t, "breaker/again2", content(1, 1000), 1000)
+	if d := rg.damage.take(); d != nil {
+		t.Errorf("a store that works again is left out: %v", d)
+	}
+}
+
+// More writers than stripes fit into memory, all open before any is finished,
+// written to in turn by one goroutine.
+func TestManyWritersLittleMemory(t *testing.T) {
+	g := objfmt.Geometry{Data: 4, Parity: 2, Block: 1 << 20}
+	rg := newRig(t, g, 1, func(c *Config) { c.Memory = 16 << 20; c.StallTimeout = 5 * time.Second })
+	const writers = 64
+	var all []*Writer
+	sizes := make([]int, writers)
+	for i := range writers {
+		w, err := rg.Create(t.Context(), fmt.Sprintf("many/%d", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, w)
+		sizes[i] = []int{3_000_000, 100, 200_000, 70_000}[i%4]
+	}
+	for off := 0; off < 3_000_000; off += 50_000 {
+		for i, w := range all {
+			data := content(byte(i), sizes[i])
+			if off < len(data) {
+				if _, err := w.Write(data[off:min(off+50_000, len(data))]); err != nil {
+					t.Fatalf("writer %d at %d: %v", i, off, err)
+				}
+			}
+			rg.writes.mu.Lock()
+			used := rg.writes.used
+			rg.writes.mu.Unlock()
+			if used > 8<<20 {
+				t.Fatalf("%d bytes in use", used)
+			}
+		}
+	}
+	for i, w := range all {
+		l, err := w.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		rg.wantRead(t, w.key, l, content(byte(i), sizes[i]), 0, sizes[i])
+	}
+	rg.idle(t)
+}
+
+// Thousands of small objects at once share the memory of a few stripes.
+func TestManySmallObjects(t *testing.T) {
+	g := objfmt.Geometry{Data: 4, Parity: 2, Block: 1 << 20}
+	rg := newRig(t, g, 1, func(c *Config) { c.Memory = 16 << 20 })
+	data := content(1, 4096)
+	var group errgroup.Group
+	var mu sync.Mutex
+	layouts := make(map[string]objfmt.Layout)
+	for i := range 1000 {
+		group.Go(func() error {
+			key := fmt.Sprintf("small/%d", i)
+			w, err := rg.Create(t.Context(), key)
+			if err != nil {
+				return err
+			}
+			if _, err := w.Write(data); err != nil {
+				return err
+			}
+			l, err := w.Close()
+			mu.Lock()
+			layouts[key] = l
+			mu.Unlock()
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for key, l := range layouts {
+		rg.wantRead(t, key, l, data, 0, len(data))
+	}
+	rg.idle(t)
+}
+
+// When memory is all taken by writers that do not go on, the next gets an error
+// in bounded time, and goes on when there is some.
+func TestNoMemory(t *testing.T) {
+	rg := newRig(t, small, 1, func(c *Config) { c.Memory = leastMemory(small); c.StallTimeout = 50 * time.Millisecond })
+	var open []*Writer
+	defer func() {
+		for _, w := range open {
+			w.Abort()
+		}
+		rg.idle(t)
+	}()
+	for i := range 1000 {
+		w, err := rg.Create(t.Context(), fmt.Sprint("memory/", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = w.Write([]byte("x"))
+		if errors.Is(err, objstore.ErrUnavailable) {
+			if i == 0 {
+				t.Fatal(err)
+			}
+			open[0].Abort()
+			again, err := rg.Create(t.Context(), "memory/again")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := again.Write([]byte("again")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := again.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, w)
+	}
+	t.Fatal("1000 writers fit into the least memory")
+}
+
+// Concurrent readers and writers of objects with a store that fails now and then.
+func TestConcurrent(t *testing.T) {
+	rg := newRig(t, small, 1, func(c *Config) { c.Memory = 16 << 20 })
+	var calls atomic.Int32
+	rg.pods[0][2].get = func(context.Context) error {
+		if calls.Add(1)%3 == 0 {
+			return objstore.ErrUnavailable
+		}
+		return nil
+	}
+	var group errgroup.Group
+	for i := range 8 {
+		group.Go(func() error {
+			key := fmt.Sprint("concurrent/", i)
+			data := content(byte(i), 700_000+i*1000)
+			w, err := rg.Create(t.Context(), key)
+			if err != nil {
+				return err
+			}
+			if _, err := w.Write(data); err != nil {
+				return err
+			}
+			l, err := w.Close()
+			if err != nil {
+				return err
+			}
+			got := make([]byte, len(data))
+			for range 10 {
+				if _, err := rg.ReadAt(t.Context(), key, l, got, 0); err != nil || string(got) != string(data) {
+					return fmt.Errorf("read %s: %w", key, err)
+				}
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	rg.idle(t)
+}
+
+// Cancelling the context ends a write and a read.
+func TestCancel(t *testing.T) {
+	rg := newRig(t, small, 2, nil)
+	data := content(1, int(small.Stripe())*4)
+	l := rg.write(t, "cancel/read", data, 1<<20)
+	ctx, cancel := context.WithCancel(t.Context())
+	w, err := rg.Create(ctx, "cancel/write")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	_, err = w.Close()
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("close after cancel: %v", err)
+	}
+	if _, err := rg.ReadAt(ctx, "cancel/read", l, make([]byte, 10), 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("read after cancel: %v", err)
+	}
+	if _, err := rg.Find(t.Context(), "cancel/write"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("find of a cancelled write: %v", err)
+	}
+	rg.idle(t)
+}
