@@ -103,15 +103,24 @@ func (k *checker) config() {
 }
 
 func (k *checker) mount() {
-	if !k.given("mount") {
+	if !k.given("mount") || !k.directory("mount", &k.cfg.Mount) {
 		return
 	}
-	k.cfg.Mount = k.cfg.absolute(k.cfg.Mount)
 	if k.cfg.Mount == "/" {
 		k.complain("mount", "/", "must be below the root directory", "for example /campaign")
 		return
 	}
 	k.place("mount", k.cfg.Mount)
+}
+
+// directory makes a path of the file absolute, or reports why it is none.
+func (k *checker) directory(key string, p *string) bool {
+	if *p == "" || strings.ContainsRune(*p, 0) {
+		k.complain(key, *p, "is not a path", "")
+		return false
+	}
+	*p = k.cfg.absolute(*p)
+	return true
 }
 
 // name checks the name of a repo, pod or namespace, unique within taken.
@@ -170,9 +179,11 @@ func (k *checker) path(key, p string, taken map[string]string) {
 }
 
 func (k *checker) metadata(key string, n *Namespace) {
-	for i, dir := range n.Metadata {
-		n.Metadata[i] = k.cfg.absolute(dir)
-		k.place(fmt.Sprintf("%s[%d]", key, i), n.Metadata[i])
+	for i := range n.Metadata {
+		at := fmt.Sprintf("%s[%d]", key, i)
+		if k.directory(at, &n.Metadata[i]) {
+			k.place(at, n.Metadata[i])
+		}
 	}
 	if len(n.Metadata) > 1 {
 		k.complain(key, nil, "has several directories: metadata in several filesystems is not supported yet", "give one directory")
@@ -281,26 +292,28 @@ func (k *checker) packRepos(n *Namespace) (repos []*Repo) {
 	return repos
 }
 
-// memory checks that every repo's share of the buffers can hold what one
-// writer and one reader need at the same time.
+// memory checks that every repo's share holds what it cannot work without.
 func (k *checker) memory() {
 	for i, r := range k.cfg.Repos {
-		if k.badGeometry(fmt.Sprintf("repos[%d]", i)) {
+		key := fmt.Sprintf("repos[%d]", i)
+		if k.badGeometry(key) {
 			continue
 		}
-		need := 2 * r.stripe()
-		if share := k.cfg.repoMemory(); share < need {
+		if share, need := k.cfg.repoMemory(), r.leastMemory(); share < need {
 			k.complain("cache.memory", k.cfg.Cache.Memory,
-				fmt.Sprintf("is too small: repos[%d] needs %v for two stripes of %d+%d blocks of %v, its share is %v",
-					i, need, r.Data, r.Parity, r.BlockSize, share),
+				fmt.Sprintf("is too small: %s needs %v to code %d+%d blocks of %v, its share is %v",
+					key, need, r.Data, r.Parity, r.BlockSize, share),
 				"raise cache.memory, or lower the repo's block_size")
 		}
 	}
 }
 
-// stripe is the bytes of one stripe with its parity.
-func (r *Repo) stripe() Size {
-	return Size(r.Data+r.Parity) * r.BlockSize
+// leastMemory is four stripes with their parity: a writer fills one while
+// another is sent, and half of a repo's memory is for readers. Readers hold
+// cells, of which a small block is one, and need two rows of them.
+func (r *Repo) leastMemory() Size {
+	cell := min(r.BlockSize, objfmt.CellSize)
+	return Size(r.Data+r.Parity) * max(4*r.BlockSize, 9*cell)
 }
 
 // repoMemory is how much of the memory each repo gets for its buffers.

@@ -49,6 +49,8 @@ func TestRules(t *testing.T) {
 		{"duplicate key", []string{"data: 1", "data: 1\n    data: 2"}, `f:6: repos[0].data: is already given on line 5`},
 		{"null", []string{"repo: r", "repo: r\n    quota:"}, `f:17: namespaces[0].quota: has no value`},
 		{"alias", []string{"mount: /campaign", "mount: &m /campaign", "path: /a", "path: *m"}, `f:14: namespaces[0].path: *m: aliases are not supported`},
+		{"tag", []string{"/campaign", "!/campaign"}, `f:2: mount: !/campaign: tags are not supported`},
+		{"empty path", []string{"md/a", `""`}, `f:15: namespaces[0].metadata[0]: is not a path`},
 		{"list for a value", []string{"repo: r", "repo: [r]"}, `f:16: namespaces[0].repo: must be a single value`},
 		{"value for a list", []string{"metadata: md/a\n    repo: r", "metadata: md/a\n    repo: r\n    batch: rm"}, `f:17: namespaces[0].batch: rm: must be a list`},
 		{"value for keys", []string{"repo: r", "repo: r\n    stage: 5"}, `f:17: namespaces[0].stage: 5: must be keys and values`},
@@ -138,7 +140,7 @@ func TestRules(t *testing.T) {
 		{"user files above all", []string{"repo: r", "repo: r\n    quota: {files: 1k, per_user: {files: 2k}}"}, `f:17: namespaces[0].quota.per_user.files: 2k: is more than the namespace's quota.files (1k)`},
 
 		{"memory", []string{"version: 1", "version: 1\ncache: {memory: 4MiB}"},
-			`f:2: cache.memory: 4MiB: is too small: repos[0] needs 4MiB for two stripes of 1+1 blocks of 1MiB, its share is 2MiB`},
+			`f:2: cache.memory: 4MiB: is too small: repos[0] needs 8MiB to code 1+1 blocks of 1MiB, its share is 2MiB`},
 		{"metrics", []string{"version: 1", "version: 1\nmetrics: {listen: 9567}"}, `f:2: metrics.listen: 9567: is not host:port`},
 		{"log level", []string{"version: 1", "version: 1\nlog: {level: loud}"}, `f:2: log.level: loud: must be one of debug, info, warn, error`},
 		{"log format", []string{"version: 1", "version: 1\nlog: {format: xml}"}, `f:2: log.format: xml: must be one of text, json`},

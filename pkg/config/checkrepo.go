@@ -111,12 +111,9 @@ func (k *checker) store(key string, s *Store) {
 		return
 	}
 	if dir {
-		if s.Dir == "" {
-			k.complain(key+".dir", nil, "is empty", "give a directory")
-			return
+		if k.directory(key+".dir", &s.Dir) {
+			k.place(key+".dir", s.Dir)
 		}
-		s.Dir = k.cfg.absolute(s.Dir)
-		k.place(key+".dir", s.Dir)
 		return
 	}
 	if s.S3 == nil {
@@ -145,6 +142,9 @@ func (k *checker) s3(key string, s *S3) {
 		k.complain(key+".region", s.Region, "is not a region", "for example us-east-1, which is the default")
 	}
 	k.credentials(key+".credentials", s)
+	if k.given(key + ".ca_file") {
+		k.directory(key+".ca_file", &s.CAFile)
+	}
 	if ok && s.Bucket != "" {
 		k.places = append(k.places, place{key: key, path: "s3 " + host + "/" + s.Bucket})
 	}
@@ -160,10 +160,8 @@ func (k *checker) credentials(key string, s *S3) {
 	case env && !envPrefix.MatchString(prefix):
 		k.complain(key, s.Credentials, "is not the prefix of environment variables",
 			"env:S3A reads S3A_ACCESS_KEY, S3A_SECRET_KEY and S3A_SESSION_TOKEN")
-	case s.Credentials == "":
-		k.complain(key, nil, "is empty", "give a 0600 file, or env:PREFIX")
 	case !env:
-		s.Credentials = k.cfg.absolute(s.Credentials)
+		k.directory(key, &s.Credentials)
 	}
 }
 

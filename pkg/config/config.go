@@ -11,9 +11,13 @@
 package config
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"path"
+	"path/filepath"
+	"strings"
 
 	"marfs/pkg/namespace"
 )
@@ -48,6 +52,20 @@ type Config struct {
 	Warnings []Problem `yaml:"-"` // what works but should be looked at
 }
 
+// Inside returns the path below the mount, from "/", of a path as users see it.
+// Relative paths start at the working directory. It is about names only: the
+// mount need not be there.
+func (c *Config) Inside(p string) (string, error) {
+	abs, err := filepath.Abs(p)
+	if err != nil {
+		return "", err
+	}
+	if !within(abs, c.Mount) {
+		return "", fmt.Errorf("%s is not below the mount %s", p, c.Mount)
+	}
+	return path.Clean("/" + strings.TrimPrefix(abs, c.Mount)), nil
+}
+
 // Repo is erasure-coded storage: pods of data+parity stores.
 type Repo struct {
 	Name      string `yaml:"name"`       // permanent
@@ -74,10 +92,11 @@ type Store struct {
 
 // S3 is a bucket.
 type S3 struct {
-	Endpoint    string `yaml:"endpoint"`    // http[s]://host[:port]
-	Bucket      string `yaml:"bucket"`      // required
-	Region      string `yaml:"region"`      // default us-east-1
-	Credentials string `yaml:"credentials"` // a 0600 file, or env:PREFIX; required
+	Endpoint    string `yaml:"endpoint"`          // http[s]://host[:port]
+	Bucket      string `yaml:"bucket"`            // required
+	Region      string `yaml:"region"`            // default us-east-1
+	Credentials string `yaml:"credentials"`       // a 0600 file, or env:PREFIX; required
+	CAFile      string `yaml:"ca_file,omitempty"` // PEM certificates to trust; default those of the system
 }
 
 // Namespace is one file tree: metadata in a directory, data in repos.
@@ -88,6 +107,7 @@ type Namespace struct {
 	Repo          string      `yaml:"repo,omitempty"`      // where its data goes: short for placement: [{repo: …}]
 	Placement     []Placement `yaml:"placement,omitempty"` // or by size of file
 	Stage         Stage       `yaml:"stage"`
+	Shared        bool        `yaml:"shared"`          // several nodes use it: refuse metadata filesystems without coherent xattrs; default false
 	UpdateInPlace bool        `yaml:"update_in_place"` // allow random writes, appends, truncate and mmap; default true
 	Interactive   Perms       `yaml:"interactive"`     // what the mount may do; default all
 	Batch         Perms       `yaml:"batch"`           // what marfsctl may do; default all

@@ -57,6 +57,10 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, key string) {
 		d.report(n.Line, key, "*"+n.Value, "aliases are not supported", "write the value out")
 		return
 	}
+	if !strings.HasPrefix(n.Tag, "!!") {
+		d.report(n.Line, key, n.Tag, "tags are not supported", "quote the value if it begins with !")
+		return
+	}
 	if n.Tag == "!!null" {
 		d.report(n.Line, key, "", "has no value", "give it one, or remove the key")
 		return

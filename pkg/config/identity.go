@@ -37,23 +37,32 @@ func (e *StoreError) Hint() string { return e.hint }
 // errForeign is a store that another shard, pod, repo or installation owns.
 var errForeign = errors.New("is not this pod's")
 
+// errNoIdentity is a store that init has not made, or whose content is gone.
+var errNoIdentity = errors.New("has no identity: it is new, empty or not mounted")
+
 // member is one store of a pod, in the order of the file, and what was found in it.
 type member struct {
 	repo.Store // without a store when it could not be opened
 	spec       Store
 	pod        *Pod
-	id         objfmt.StoreIdentity
-	err        error // fs.ErrNotExist: it has no identity
-	fail       *StoreError
+	state      standing
+	id         objfmt.StoreIdentity // identified
+	err        error                // why it is not identified
+	fail       *StoreError          // why it cannot be used, found when all are known
 }
 
-// reachable reports whether the store answered, whatever it said.
-func (m *member) reachable() bool {
-	return !errors.Is(m.err, objstore.ErrUnavailable) && !errors.Is(m.err, context.DeadlineExceeded)
-}
+// standing is what is known of a store before its identity is judged.
+type standing int
+
+const (
+	unreachable standing = iota
+	broken               // it answers, but not as a store should; or its configuration is wrong
+	empty                // it has no identity
+	identified
+)
 
 // known reports whether the member's place in the pod is.
-func (m *member) known() bool { return m.err == nil && m.fail == nil }
+func (m *member) known() bool { return m.state == identified && m.fail == nil }
 
 // pods holds what was found in every store of one repo.
 type pods struct {
@@ -94,15 +103,33 @@ func identify(ctx context.Context, r *Repo) (*pods, error) {
 
 // connect opens the member's store and reads its identity.
 func (m *member) connect(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, connectDeadline)
+	defer cancel()
 	if m.Store.Store == nil {
 		st, err := m.spec.connect(ctx)
 		if err != nil {
 			m.err = err
+			if !isAway(err) {
+				m.state = broken
+			}
 			return
 		}
 		m.Store.Store = st
 	}
 	m.id, m.err = readIdentity(ctx, m.Store)
+	switch {
+	case m.err == nil:
+		m.state = identified
+	case errors.Is(m.err, fs.ErrNotExist):
+		m.state = empty
+	case !isAway(m.err):
+		m.state = broken
+	}
+}
+
+// isAway reports whether a store did not answer, so that it may later.
+func isAway(err error) bool {
+	return errors.Is(err, objstore.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // close closes every store that was opened.
@@ -144,7 +171,7 @@ func writeIdentity(ctx context.Context, st objstore.Store, id objfmt.StoreIdenti
 func (ps *pods) majority() (best objfmt.ID) {
 	votes := map[objfmt.ID]int{}
 	for _, m := range slices.Concat(ps.members...) {
-		if m.err == nil && m.id.Repo == ps.repo.Name {
+		if m.state == identified && m.id.Repo == ps.repo.Name {
 			votes[m.id.UUID]++
 		}
 	}
@@ -161,11 +188,10 @@ func (ps *pods) majority() (best objfmt.ID) {
 func (ps *pods) judge(members []*member) {
 	holder := map[int]*member{}
 	for _, m := range members {
-		switch {
-		case !m.reachable() || errors.Is(m.err, fs.ErrNotExist):
-		case m.err != nil:
+		switch m.state {
+		case broken:
 			m.blame(ps, m.err, "")
-		default:
+		case identified:
 			ps.judgeIdentity(m, holder)
 		}
 	}

@@ -78,7 +78,7 @@ func (ps *pods) adoptable() error {
 	var errs []error
 	for _, members := range ps.members {
 		for _, m := range members {
-			if !m.reachable() {
+			if m.state == unreachable {
 				m.blame(ps, m.err, "init needs every store: without a look into it, it cannot know which shards are missing")
 			}
 		}

@@ -119,7 +119,7 @@ func (d *decoder) syntax(err error) {
 // absolute makes a path of the file absolute: relative ones start at the
 // directory of the configuration file, wherever the command runs.
 func (c *Config) absolute(p string) string {
-	if p == "" || filepath.IsAbs(p) {
+	if filepath.IsAbs(p) {
 		return filepath.Clean(p)
 	}
 	dir, err := filepath.Abs(filepath.Dir(c.File))

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
+	"reflect"
 	"slices"
-	"strconv"
+	"time"
 
 	"marfs/pkg/mdfs"
 	"marfs/pkg/mdfs/posix"
@@ -95,6 +95,33 @@ func (s *System) Close() error {
 	return errors.Join(errs...)
 }
 
+// Reload applies what of a new configuration can change while the system runs:
+// the permissions of namespaces, for open files too. It returns the parts that
+// differ otherwise and wait for the next start. Calls must not overlap.
+func (s *System) Reload(cfg *Config) (later []string) {
+	for i := range cfg.Namespaces {
+		n := &cfg.Namespaces[i]
+		s.FS.SetPerms(n.Name, s.frontEnd.perms(n))
+	}
+	have, want := reflect.ValueOf(s.config.fixed()), reflect.ValueOf(cfg.fixed())
+	for i := range have.NumField() {
+		if key := tagOf(have.Type().Field(i)); key != "" && !reflect.DeepEqual(have.Field(i).Interface(), want.Field(i).Interface()) {
+			later = append(later, key)
+		}
+	}
+	return later
+}
+
+// fixed is the configuration without what [System.Reload] applies.
+func (c *Config) fixed() Config {
+	out := *c
+	out.Namespaces = slices.Clone(c.Namespaces)
+	for i := range out.Namespaces {
+		out.Namespaces[i].Interactive, out.Namespaces[i].Batch = 0, 0
+	}
+	return out
+}
+
 func (s *System) openRepos(ctx context.Context, log *slog.Logger) error {
 	var errs []error
 	for i := range s.config.Repos {
@@ -121,31 +148,27 @@ func (ps *pods) usable(log *slog.Logger) error {
 		var reached int
 		var last error
 		for _, m := range members {
-			switch {
-			case m.reachable():
-				reached++
-				m.refuseEmpty(ps)
-			default:
+			switch m.state {
+			case unreachable:
 				last = m.err
 				log.Warn("store cannot be reached", "repo", ps.repo.Name, "pod", m.pod.Name, "store", m.Name, "error", m.err)
+				continue
+			case empty:
+				// It may be a directory whose filesystem is not mounted, and
+				// its objects would look lost.
+				m.blame(ps, errNoIdentity,
+					"mount it; if it is new or replaces a lost one, run marfsctl init")
 			}
+			reached++
 		}
 		errs = append(errs, faults(members)...)
 		if reached < ps.repo.Data {
-			errs = append(errs, fmt.Errorf("repo %s, pod %s: only %d of %d stores can be reached, %d are needed: %w",
-				ps.repo.Name, ps.repo.Pods[i].Name, reached, len(members), ps.repo.Data, last))
+			errs = append(errs, &StoreError{Repo: ps.repo.Name, Pod: ps.repo.Pods[i].Name, Store: "all",
+				Err:  fmt.Errorf("only %d of %d can be reached, %d are needed: %w", reached, len(members), ps.repo.Data, last),
+				hint: "marfsctl status shows which; if the configuration is new, marfsctl init makes them"})
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// refuseEmpty blames a store without an identity: it may be a directory whose
-// filesystem is not mounted, and its objects would look lost.
-func (m *member) refuseEmpty(ps *pods) {
-	if m.fail == nil && errors.Is(m.err, fs.ErrNotExist) {
-		m.blame(ps, errors.New("has no identity: it is new, empty or not mounted"),
-			"mount it; if it is new or replaces a lost one, run marfsctl init")
-	}
 }
 
 func (s *System) repoConfig(ps *pods) repo.Config {
@@ -179,10 +202,12 @@ func (s *System) openNamespaces(ctx context.Context) error {
 		}
 		o := Opened{Namespace: n, md: md}
 		o.Meta, err = metadata.Open(ctx, md, metadata.Options{
-			Namespace: n.Name,
-			Node:      node,
-			Grace:     n.Trash.Grace.Std(),
-			Objects:   objects{n.Name, s.Repos},
+			Namespace:   n.Name,
+			Node:        node,
+			Grace:       n.Trash.Grace.Std(),
+			Objects:     objects{n.Name, s.Repos},
+			Distributed: n.Shared,
+			Heartbeat:   heartbeat,
 		})
 		s.Namespaces = append(s.Namespaces, o)
 		if err != nil {
@@ -196,13 +221,17 @@ func metadataError(n *Namespace, err error) error {
 	return fmt.Errorf("metadata of namespace %s, %s: %w", n.Name, n.Metadata[0], err)
 }
 
-// node names this process among all that work on a namespace at once.
+// heartbeat is how often a process shows other nodes that it lives.
+const heartbeat = 10 * time.Second
+
+// node names this process among all that work on a namespace at once. The random
+// part tells containers apart that agree in the rest.
 func (s *System) node() (string, error) {
 	host, err := os.Hostname()
 	if err != nil {
 		return "", fmt.Errorf("host name: %w", err)
 	}
-	return host + "." + s.frontEnd.String() + "." + strconv.Itoa(os.Getpid()), nil
+	return fmt.Sprintf("%s.%s.%d.%.8s", host, s.frontEnd, os.Getpid(), objfmt.NewID()), nil
 }
 
 func (s *System) openTree(log *slog.Logger) error {
@@ -247,15 +276,24 @@ func (o objects) Delete(ctx context.Context, ref objfmt.ObjectRef) error {
 }
 
 // DeletePrefix implements metadata.Objects.
-func (o objects) DeletePrefix(ctx context.Context, id objfmt.ObjectID) error {
+func (o objects) DeletePrefix(ctx context.Context, id objfmt.ObjectID, keep func(chunk uint32) bool) error {
 	var errs []error
 	for _, r := range o.repos {
 		for info, err := range r.List(ctx, objfmt.ObjectKey(o.namespace, id, 0), "") {
 			if err == nil {
-				err = r.Delete(ctx, info.Key)
+				err = o.deleteListed(ctx, r, info.Key, id, keep)
 			}
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// deleteListed deletes an object of id, unless it is to be kept.
+func (o objects) deleteListed(ctx context.Context, r *repo.Repo, key string, id objfmt.ObjectID, keep func(chunk uint32) bool) error {
+	_, have, chunk, err := objfmt.ParseObjectKey(key)
+	if err != nil || have != id || keep != nil && keep(chunk) {
+		return nil // nothing a session wrote, or wanted
+	}
+	return r.Delete(ctx, key)
 }

@@ -9,6 +9,7 @@ import (
 	"iter"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"marfs/pkg/objfmt"
@@ -16,9 +17,13 @@ import (
 	"marfs/pkg/objstore/dirstore"
 )
 
-// connectDeadline bounds the opening of one store: a directory on a dead file
-// server never answers.
-const connectDeadline = 30 * time.Second
+// connectDeadline bounds the opening of one store and the reading of its
+// identity: a directory on a dead file server never answers.
+const connectDeadline = 15 * time.Second
+
+// errNoDirectory is a store whose directory is not there: a disk that is gone, or
+// was never made.
+var errNoDirectory = fmt.Errorf("%w: the directory is not there", objstore.ErrUnavailable)
 
 // String names a store in messages: a directory, or endpoint/bucket.
 func (s Store) String() string {
@@ -34,28 +39,33 @@ func (s Store) connect(ctx context.Context) (objstore.Store, error) {
 	if s.S3 != nil {
 		return s.S3.connect()
 	}
-	type result struct {
-		st  *dirstore.Store
-		err error
+	st, err := patiently(ctx, func() (*dirstore.Store, error) { return dirstore.Open(s.Dir, dirstore.Options{}) })
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, errNoDirectory
+	case err != nil:
+		return nil, err
 	}
-	done := make(chan result, 1)
-	go func() {
-		st, err := dirstore.Open(s.Dir, dirstore.Options{})
-		done <- result{st, err}
-	}()
+	return st, nil
+}
+
+// patiently runs fn, which may be stuck in the kernel for ever, and waits for it
+// until ctx or the deadline ends.
+func patiently[T any](ctx context.Context, fn func() (T, error)) (v T, err error) {
 	ctx, cancel := context.WithTimeout(ctx, connectDeadline)
 	defer cancel()
+	done := make(chan struct{})
+	var got T
+	var failed error
+	go func() {
+		got, failed = fn()
+		close(done)
+	}()
 	select {
-	case r := <-done:
-		if errors.Is(r.err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%w: the directory is not there", objstore.ErrUnavailable)
-		}
-		if r.err != nil {
-			return nil, r.err
-		}
-		return r.st, nil
+	case <-done:
+		return got, failed
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %s did not answer in time", objstore.ErrUnavailable, s.Dir)
+		return v, fmt.Errorf("%w: no answer in time: %w", objstore.ErrUnavailable, ctx.Err())
 	}
 }
 
@@ -77,22 +87,42 @@ const lateRetry = 5 * time.Second
 type late struct {
 	want       objfmt.StoreIdentity
 	candidates []Store
-	cause      error // why it was not there at the start
 
-	mu    sync.Mutex // guards what follows; held while connecting
-	store objstore.Store
+	store atomic.Pointer[reached]
+	mu    sync.Mutex // held while trying; guards what follows
+	cause error      // why there is no store
 	tried time.Time
 }
 
+// reached is a store behind an interface, for an atomic pointer.
+type reached struct{ objstore.Store }
+
 var _ objstore.Store = (*late)(nil)
 
-// get returns the store, or tries to reach it.
+// get returns the store, or tries to reach it. Only one caller tries, once in a
+// while; the others do not wait for it.
 func (l *late) get(ctx context.Context) (objstore.Store, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.store != nil || time.Since(l.tried) < lateRetry {
-		return l.current()
+	if st := l.store.Load(); st != nil {
+		return st, nil
 	}
+	if !l.mu.TryLock() {
+		return nil, fmt.Errorf("%w: being tried", objstore.ErrUnavailable)
+	}
+	defer l.mu.Unlock()
+	if l.store.Load() == nil && time.Since(l.tried) >= lateRetry {
+		l.try(ctx)
+		l.tried = time.Now()
+	}
+	if st := l.store.Load(); st != nil {
+		return st, nil
+	}
+	return nil, fmt.Errorf("%w: not reached since the start: %w", objstore.ErrUnavailable, l.cause)
+}
+
+// try looks for the store among the candidates.
+func (l *late) try(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, connectDeadline)
+	defer cancel()
 	for _, spec := range l.candidates {
 		st, err := spec.connect(ctx)
 		if err != nil {
@@ -101,8 +131,8 @@ func (l *late) get(ctx context.Context) (objstore.Store, error) {
 		}
 		id, err := readIdentity(ctx, st)
 		if err == nil && id == l.want {
-			l.store = st
-			break
+			l.store.Store(&reached{st})
+			return
 		}
 		if err == nil {
 			err = fmt.Errorf("%s: %w: it holds shard %d of repo %s, pod %s", spec, errForeign, id.Index, id.Repo, id.Pod)
@@ -110,25 +140,14 @@ func (l *late) get(ctx context.Context) (objstore.Store, error) {
 		l.cause = err
 		closeStore(st)
 	}
-	l.tried = time.Now()
-	return l.current()
-}
-
-func (l *late) current() (objstore.Store, error) {
-	if l.store == nil {
-		return nil, fmt.Errorf("%w: not reached since the start: %w", objstore.ErrUnavailable, l.cause)
-	}
-	return l.store, nil
 }
 
 // Close closes the store if it was reached.
 func (l *late) Close() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.store == nil {
-		return nil
+	if st := l.store.Load(); st != nil {
+		return closeStore(st.Store)
 	}
-	return closeStore(l.store)
+	return nil
 }
 
 // closeStore closes a store that has something to close.

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"marfs/pkg/config"
+)
+
+// app is one run of the command: the global flags and where output goes.
+// Results go to out, everything else to err.
+type app struct {
+	configFile string
+	json       bool
+	out, err   io.Writer
+	started    bool // a verb's own code has begun: the command line was right
+}
+
+// run executes one command line and returns the exit code.
+func run(ctx context.Context, args []string, out, err io.Writer) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	a := &app{out: out, err: err}
+	root := a.root()
+	root.SetArgs(args)
+	failure := root.ExecuteContext(ctx)
+	switch {
+	case failure != nil && !a.started:
+		failure = usageError{failure}
+	case failure != nil && ctx.Err() != nil:
+		failure = interrupted{failure}
+	}
+	report(err, failure)
+	return exitCode(failure)
+}
+
+func (a *app) root() *cobra.Command {
+	root := group("marfsctl", "Administer and inspect MarFS", `marfsctl administers MarFS: file trees whose metadata is in ordinary
+filesystems and whose data is in erasure-coded object stores.
+
+The configuration is the file given with --config, else $MARFS_CONFIG, else
+/etc/marfs/marfs.yaml. Paths are as users see them, below the configuration's
+mount, whether or not it is mounted on this node.`)
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	root.PersistentPreRun = func(*cobra.Command, []string) { a.started = true }
+	root.PersistentFlags().StringVarP(&a.configFile, "config", "c", "", "configuration `FILE`")
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "print results as JSON, for scripts")
+	root.SetUsageTemplate(root.UsageTemplate() + "{{with .Annotations.exits}}\nExit codes:\n{{.}}\n{{end}}")
+	root.AddCommand(a.configCmd(), a.initCmd(), a.statCmd(), a.statusCmd(), a.versionCmd())
+	return root
+}
+
+// group is a command that only holds others.
+func group(use, short, long string) *cobra.Command {
+	return &cobra.Command{
+		Use:   use,
+		Short: short,
+		Long:  long,
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return usageError{fmt.Errorf("%s: no verb given", cmd.CommandPath())}
+		},
+	}
+}
+
+// load reads the configuration and shows its warnings.
+func (a *app) load() (*config.Config, error) {
+	cfg, err := config.Load(config.Path(a.configFile))
+	if err != nil {
+		return nil, configError{err}
+	}
+	for _, w := range cfg.Warnings {
+		fmt.Fprintf(a.err, "marfsctl: warning: %v\n", w)
+		hint(a.err, w.Hint)
+	}
+	return cfg, nil
+}
+
+// open starts the configured system for a batch verb. The caller closes it.
+func (a *app) open(ctx context.Context, cfg *config.Config) (*config.System, error) {
+	sys, err := config.Open(ctx, cfg, config.Batch, cfg.Log.Logger(a.err))
+	if err != nil {
+		return nil, startError{err}
+	}
+	return sys, nil
+}
+
+// print writes a result as JSON.
+func (a *app) print(v any) error {
+	e := json.NewEncoder(a.out)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// exits says in a verb's help which codes it returns.
+func exits(codes ...int) map[string]string {
+	var lines []string
+	for _, c := range codes {
+		lines = append(lines, fmt.Sprintf("  %d  %s", c, exitText[c]))
+	}
+	return map[string]string{"exits": strings.Join(lines, "\n")}
+}
