@@ -47,11 +47,17 @@ func (r TrashRef) valid() error {
 	return nil
 }
 
-func (f *FS) newTrashRef(id objfmt.ID) TrashRef {
-	if id.IsZero() {
+// trashRef makes the name of a record: a file's deletions and versions are found
+// by its id in one directory per day.
+func (f *FS) trashRef(r objfmt.Record) TrashRef {
+	id := r.File
+	switch {
+	case !r.Object.IsZero():
+		id = objfmt.ID(r.Object)
+	case id.IsZero():
 		id = f.newID()
 	}
-	return TrashRef{Day: f.now().UTC().Format(dayFormat), Name: id.String() + "-" + f.suffix()}
+	return TrashRef{Day: r.When.UTC().Format(dayFormat), Name: id.String() + "-" + f.suffix()}
 }
 
 // suffix returns 16 random hex digits.
@@ -61,22 +67,25 @@ func (f *FS) suffix() string {
 	return hex.EncodeToString(b[:])
 }
 
-// putTrash records a removal before it happens. Nothing is synced: this is the
-// hot path of rm -rf, and what a power failure can do without fsync is harmless
+// putTrash records a removal before it happens. Names are removed without sync:
+// this is the hot path of rm -rf, and what a power failure can do without fsync is harmless
 // or found. The record's name is made before the name in tree/ goes, and where
 // one journal orders both, the removal is never durable without it; the name
 // holds the file id, so even a record whose bytes were lost leads gc to the home
 // (invariant 4). A record without its removal is dropped by gc, which looks at
 // the link count. On filesystems that order the two directories differently, a
 // removal may survive without its record: fsck finds the home (raw = 1).
-func (f *FS) putTrash(r objfmt.Record) (TrashRef, error) {
-	ref := f.newTrashRef(r.File)
+func (f *FS) putTrash(r objfmt.Record, sync bool) (TrashRef, error) {
+	ref := f.trashRef(r)
 	b, err := r.Encode()
 	if err != nil {
 		return ref, err
 	}
 	return ref, f.inMade(ref.dir(), func(d mdfs.Dir) error {
-		return writeFile(stepRecord, d, ref.Name, b, false)
+		if err := writeFile(stepRecord, d, ref.Name, b, sync); err != nil || !sync {
+			return err
+		}
+		return syncDir(stepRecord, d)
 	})
 }
 

@@ -94,7 +94,7 @@ func (fl *File) settleAfter(ctx context.Context, r objfmt.Record) error {
 		}
 	}
 	who := Who{Cred: mdfs.Cred{UID: r.By}, Path: r.Path}
-	clean, err := fl.dropLower(who, r.Why)
+	clean, err := fl.dropLower(who, r.Why, 0)
 	if err == nil && !clean {
 		err = fmt.Errorf("a version of file %s is being destroyed: %w", fl.id, syscall.EAGAIN)
 	}

@@ -181,7 +181,7 @@ func (v *victim) close() {
 // record's making and its check.
 func (v *victim) remove(who Who, op func() error) (err error) {
 	if v.rec.Kind != "" {
-		if v.ref, err = v.f.putTrash(v.rec); err != nil {
+		if v.ref, err = v.f.putTrash(v.rec, false); err != nil {
 			return err
 		}
 	}
@@ -239,7 +239,7 @@ func (v *victim) removed() error {
 	}
 	if committed(s) {
 		v.rec.Kind = objfmt.RecordFile
-		_, err = v.f.putTrash(v.rec)
+		_, err = v.f.putTrash(v.rec, false)
 		return err
 	}
 	st, err := v.fl.inode.Stat()
@@ -255,7 +255,7 @@ func (v *victim) recheck() error {
 	}
 	found, err := v.f.hasTrash(v.ref)
 	if err == nil && !found {
-		_, err = v.f.putTrash(v.rec)
+		_, err = v.f.putTrash(v.rec, false)
 	}
 	return err
 }

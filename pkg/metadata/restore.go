@@ -141,11 +141,7 @@ func (f *FS) hasNames(id objfmt.ID) (bool, error) {
 
 // backToTrash moves a record from dead/ into the queue, under the day it was made.
 func (f *FS) backToTrash(name string, r objfmt.Record) error {
-	id := r.File
-	if id.IsZero() {
-		id = f.newID()
-	}
-	ref := TrashRef{Day: r.When.UTC().Format(dayFormat), Name: id.String() + "-" + f.suffix()}
+	ref := f.trashRef(r)
 	return f.in(deadName, func(d mdfs.Dir) error {
 		return f.inMade(ref.dir(), func(to mdfs.Dir) error { return rename(stepPutBack, d, name, to, ref.Name, 0) })
 	})

@@ -141,41 +141,34 @@ func (f *FS) writeTable(t *objfmt.ChunkTable) (objfmt.Source, error) {
 		return objfmt.Source{}, err
 	}
 	err = f.inMade(fanned(chunksName, t.File), func(fan mdfs.Dir) error {
-		d, err := openMade(fan, t.File.String())
-		if err != nil {
-			return err
+		for range maxRaces {
+			err := f.writeTableIn(fan, t, b)
+			if !errors.Is(err, syscall.ENOENT) { // ENOENT: the directory was empty, and was removed
+				return err
+			}
 		}
-		defer d.Close()
-		durable := !f.o.Omit.Has(omit.SyncTable)
-		if err := writeFile(stepTable, d, t.Content.String(), b, durable); err != nil || !durable {
-			return err
-		}
-		return syncDir(stepTable, d)
+		return syscall.ENOENT
 	})
 	last := t.Chunks[len(t.Chunks)-1]
 	return objfmt.Source{Kind: objfmt.SourceTable, Stored: last.Offset + last.Length,
 		Sum: objfmt.Checksum(b), Chunks: len(t.Chunks)}, err
 }
 
-// openMade opens the directory name in parent, making it durably when it is not
-// there. For directories that come and go, which are not kept open. The parent is
-// synced in any case: another session may have made the name a moment ago.
-func openMade(parent mdfs.Dir, name string) (mdfs.Dir, error) {
-	d, err := parent.OpenDir(name)
-	if errors.Is(err, syscall.ENOENT) {
-		if err := ignore(mkdir(stepFan, parent, name, 0o700), syscall.EEXIST); err != nil {
-			return nil, err
-		}
-		d, err = parent.OpenDir(name)
-	}
+func (f *FS) writeTableIn(fan mdfs.Dir, t *objfmt.ChunkTable, b []byte) error {
+	d, err := openHere(fan, t.File.String())
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := syncDir(stepFan, parent); err != nil {
-		d.Close()
-		return nil, err
+	defer d.Close()
+	name, durable := t.Content.String(), !f.o.Omit.Has(omit.SyncTable)
+	if err := writeFile(stepTable, d, name, b, durable); err != nil || !durable {
+		return err
 	}
-	return d, nil
+	if err := syncDir(stepTable, d); err != nil {
+		return err
+	}
+	// The directory's own name: another session may have made it a moment ago.
+	return syncDir(stepTable, fan)
 }
 
 // Publish commits content as the file's: version record of the base first, the
@@ -341,7 +334,7 @@ func (s *Session) committed(slot objfmt.Slot) error {
 		return err
 	}
 	if slot.State == objfmt.Open {
-		_, err := s.fl.dropLower(s.who, s.why)
+		_, err := s.fl.dropLower(s.who, s.why, s.last.Nonce)
 		return err
 	}
 	return nil
@@ -370,7 +363,7 @@ func (s *Session) end() error {
 	} else if err != nil {
 		return err
 	}
-	clean, err := s.fl.dropLower(s.who, s.why)
+	clean, err := s.fl.dropLower(s.who, s.why, s.last.Nonce)
 	if err != nil || !clean {
 		return err
 	}

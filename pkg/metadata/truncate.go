@@ -94,7 +94,7 @@ func (fl *File) truncated(s objfmt.Slot, who Who) error {
 	if err := fl.placeHome(0); err != nil {
 		return ignore(err, errNoHome)
 	}
-	_, err := fl.dropLower(who, "truncate")
+	_, err := fl.dropLower(who, "truncate", s.Nonce)
 	return err
 }
 

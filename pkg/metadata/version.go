@@ -49,7 +49,7 @@ func (f *FS) putVersion(r objfmt.Record) error {
 
 // enqueue links the record at place/name into the queue of expiry.
 func (f *FS) enqueue(p *fault.Step, place, name string, r objfmt.Record, durable bool) error {
-	ref := TrashRef{Day: r.When.UTC().Format(dayFormat), Name: r.Content.String() + "-" + f.suffix()}
+	ref := f.trashRef(r)
 	return f.in(place, func(from mdfs.Dir) error {
 		return f.inMade(ref.dir(), func(d mdfs.Dir) error {
 			if err := link(p, from, name, d, ref.Name); err != nil || !durable {
@@ -163,13 +163,16 @@ func (f *FS) isTaken(content objfmt.ID) (bool, error) {
 // lowest first, so that the chain never has a hole but at its end. clean is false
 // when one had to stay: its version record is being destroyed by somebody who has
 // taken it; then the caller leaves its work record, and recovery comes back.
-func (fl *File) dropLower(who Who, why string) (clean bool, err error) {
+//
+// durable is the nonce of a slot that the caller has synced: when it is the top,
+// the fsync that has to come before is done.
+func (fl *File) dropLower(who Who, why string, durable uint64) (clean bool, err error) {
 	chain, junk, err := fl.history()
 	if err != nil || len(chain)+len(junk) < 2 {
 		return err == nil, err
 	}
-	if len(chain) > 1 && !fl.f.o.Omit.Has(omit.SyncLower) {
-		// The top may be another writer's, not durable yet [F].
+	if len(chain) > 1 && chain[0].Nonce != durable && !fl.f.o.Omit.Has(omit.SyncLower) {
+		// The top is another writer's, perhaps not durable yet [F].
 		if err := syncFile(stepLower, fl.inode); err != nil {
 			return false, err
 		}
@@ -244,5 +247,16 @@ func (f *FS) removeTable(file, content objfmt.ID) error {
 		return ignore(err, syscall.ENOENT)
 	}
 	defer d.Close()
-	return remove(stepLeftover, d, content.String())
+	if err := remove(stepLeftover, d, content.String()); err != nil {
+		return err
+	}
+	return f.pruneTables(file)
+}
+
+// pruneTables removes the directory of a file's tables when it is empty.
+func (f *FS) pruneTables(file objfmt.ID) error {
+	err := f.in(fanned(chunksName, file), func(fan mdfs.Dir) error {
+		return removeDir(stepLeftover, fan, file.String())
+	})
+	return ignore(err, syscall.ENOENT, syscall.ENOTEMPTY, syscall.EEXIST)
 }

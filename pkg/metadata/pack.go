@@ -1,0 +1,518 @@
+package metadata
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"syscall"
+
+	"marfs/pkg/mdfs"
+	"marfs/pkg/metadata/internal/omit"
+	"marfs/pkg/objfmt"
+)
+
+// PackMember is a content on its way into a pack: the slot it was read by, and
+// where its bytes are in the pack. Sum is that of the bytes read.
+type PackMember struct {
+	Slot   objfmt.Slot
+	Offset int64
+	Sum    uint64
+
+	won   bool
+	nonce uint64 // of the slot published
+}
+
+// Pack is one pack being written. Its calls are made in order by one goroutine:
+// BeginPack, upload of Object, Publish, Finish; or Abort.
+type Pack struct {
+	Object  objfmt.ObjectID
+	f       *FS
+	name    string // in packs/open
+	members []PackMember
+}
+
+// CopyContent writes the archived-to-be bytes of a slot (own or body) to w and
+// returns their checksum, which it has compared with the slot's: a body that
+// somebody is writing, or that was punched, is not packed. The caller has read
+// the slot before, and publishes on exactly that slot.
+func (fl *File) CopyContent(ctx context.Context, s objfmt.Slot, w io.Writer) (sum uint64, err error) {
+	var from io.ReaderAt = fl.inode
+	switch s.Source.Kind {
+	case objfmt.SourceOwn:
+	case objfmt.SourceBody:
+		body, err := fl.Body(ctx, s.Content)
+		if err != nil {
+			return 0, err
+		}
+		defer body.Close()
+		from = body
+	default:
+		return 0, fileError("read", fl.id, fmt.Errorf("source %s is no body: %w", s.Source.Kind, syscall.EINVAL))
+	}
+	sum, err = copyChecked(ctx, from, w, s.Source.Stored)
+	if err == nil && sum != s.Source.Sum && s.Source.Sum != 0 && !fl.f.o.Omit.Has(omit.PackSum) {
+		err = fmt.Errorf("%w: have %016x, want %016x", objfmt.ErrChecksum, sum, s.Source.Sum)
+	}
+	return sum, fileError("read", fl.id, err)
+}
+
+func copyChecked(ctx context.Context, from io.ReaderAt, w io.Writer, n int64) (sum uint64, err error) {
+	buf := make([]byte, min(n, copyBuffer))
+	for off := int64(0); off < n; {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		b := buf[:min(n-off, copyBuffer)]
+		if got, err := from.ReadAt(b, off); got < len(b) {
+			return 0, fmt.Errorf("body ends after %d of %d bytes: %w", off+int64(got), n, errors.Join(io.ErrUnexpectedEOF, err))
+		}
+		if _, err := w.Write(b); err != nil {
+			return 0, err
+		}
+		sum = objfmt.Update(sum, b)
+		off += int64(len(b))
+	}
+	return sum, nil
+}
+
+// BeginPack writes the member table of a new pack to packs/open, durably, before
+// the pack is uploaded [F][D]: recovery finds by it whom to ask about the object.
+// Offsets rise, nothing overlaps. The caller's PackMembers are the Pack's from now.
+func (f *FS) BeginPack(ctx context.Context, members []PackMember) (*Pack, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	p := &Pack{Object: f.newObjectID(), f: f, members: members}
+	p.name = p.Object.String() + "." + hex.EncodeToString(f.instance[:])
+	t := &objfmt.MemberTable{Object: objfmt.ObjectRef{Object: p.Object}}
+	for _, m := range members {
+		t.Members = append(t.Members, objfmt.Member{File: m.Slot.File, Content: m.Slot.Content,
+			Offset: m.Offset, Length: m.Slot.Source.Stored, Sum: m.Sum})
+	}
+	b, err := t.Encode()
+	if err != nil {
+		return nil, err
+	}
+	return p, f.in(openPacks, func(d mdfs.Dir) error {
+		if err := writeFile(stepPack, d, p.name, b, true); err != nil {
+			return err
+		}
+		return syncDir(stepPack, d)
+	})
+}
+
+// Publish makes each member's content the range of the object, on exactly the
+// slot it was read by. A member that changed meanwhile is left as it is, and is
+// never retried: that is what lets a bump alone fence a packer. ref is the
+// object's, complete and durable. It returns how many were published.
+func (p *Pack) Publish(ctx context.Context, ref objfmt.ObjectRef) (won int, err error) {
+	for i := range p.members {
+		if err := ctx.Err(); err != nil {
+			return won, err
+		}
+		m := &p.members[i]
+		if err := p.publish(m, ref); err != nil {
+			return won, fileError("pack", m.Slot.File, err)
+		}
+		if m.won {
+			won++
+		}
+	}
+	return won, nil
+}
+
+func (p *Pack) publish(m *PackMember, ref objfmt.ObjectRef) error {
+	fl, err := p.f.openHome(m.Slot.File, homePlaces)
+	if err != nil {
+		return ignore(err, syscall.ENOENT)
+	}
+	defer fl.Close()
+	next := m.Slot
+	next.State = objfmt.Final
+	next.Source = objfmt.Source{Kind: objfmt.SourceObj, Stored: m.Slot.Source.Stored, Sum: m.Sum,
+		Object: ref, Packed: true, Offset: m.Offset}
+	s, err := fl.publish(stepPackSlot, m.Slot, next)
+	if err == nil {
+		m.won, m.nonce = true, s.Nonce
+	}
+	return ignore(err, errLost)
+}
+
+// Finish makes the published slots durable by one sync, moves homes to files/ and
+// drops the slots below, leaves hints for the members that lost, and files the
+// member table under packs/. Own bodies and bodies/ are released later.
+func (p *Pack) Finish(ctx context.Context) error {
+	if !p.f.o.Omit.Has(omit.SyncPublish) {
+		if err := syncAll(stepSyncAll, p.f.md); err != nil {
+			return err
+		}
+	}
+	live := 0
+	for i := range p.members {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		m := &p.members[i]
+		if m.won {
+			live++
+		}
+		if err := p.finish(m); err != nil {
+			return fileError("pack", m.Slot.File, err)
+		}
+	}
+	return p.f.filePack(openPacks, p.name, p.Object, live)
+}
+
+func (p *Pack) finish(m *PackMember) error {
+	if !m.won {
+		return p.f.packHint(p.Object, m.Slot.Content)
+	}
+	fl, err := p.f.openHome(m.Slot.File, homePlaces)
+	if err != nil {
+		return ignore(err, syscall.ENOENT)
+	}
+	defer fl.Close()
+	if err := fl.placeHome(omit.HomeAfterPack); err != nil {
+		return ignore(err, errNoHome)
+	}
+	_, err = fl.dropLower(Who{}, "pack", m.nonce)
+	return err
+}
+
+// filePack moves a member table from a directory to packs/. A pack without live
+// members is on its way out at once.
+func (f *FS) filePack(from, name string, object objfmt.ObjectID, live int) error {
+	if live == 0 && !f.o.Omit.Has(omit.PackHints) {
+		if err := f.Retire(object, "pack"); err != nil {
+			return err
+		}
+	}
+	return f.in(from, func(d mdfs.Dir) error {
+		return f.in(packsName, func(packs mdfs.Dir) error {
+			if err := rename(stepPacked, d, name, packs, object.String(), 0); err != nil {
+				return ignore(err, syscall.ENOENT) // a fencer has it, and finishes it
+			}
+			return syncDir(stepPacked, packs)
+		})
+	})
+}
+
+// Abort gives a pack up: its record is taken like that of a dead packer.
+func (p *Pack) Abort(ctx context.Context) error { return p.f.RecoverPack(ctx, p.name) }
+
+// Retire puts a pack into the queue of expiry, durably: before a repack moves its
+// first member, so that the old pack is never forgotten. gc deletes it once
+// nothing names it any more.
+func (f *FS) Retire(object objfmt.ObjectID, why string) error {
+	r := objfmt.Record{Kind: objfmt.RecordPack, Object: object, Node: f.o.Node, When: f.now(), Why: why}
+	if why == "repack" && f.o.Omit.Has(omit.RepackRecordFirst) {
+		return nil
+	}
+	_, err := f.putTrash(r, true)
+	return err
+}
+
+func (f *FS) packHint(object objfmt.ObjectID, content objfmt.ID) error {
+	if f.o.Omit.Has(omit.PackHints) {
+		return nil
+	}
+	return f.hint(object, content)
+}
+
+// hint notes in repack/<object>/ that the bytes of a content in a pack are dead.
+// It is a hint, never proof: not synced, and counted by readdir.
+func (f *FS) hint(object objfmt.ObjectID, content objfmt.ID) error {
+	return f.in(repackName, func(all mdfs.Dir) error {
+		for range maxRaces {
+			d, err := openHere(all, object.String())
+			if err != nil {
+				return err
+			}
+			err = writeFile(stepHint, d, content.String(), nil, false)
+			d.Close()
+			if !errors.Is(err, syscall.ENOENT) { // ENOENT: the pack's gc removed the directory
+				return ignore(err, syscall.EEXIST)
+			}
+		}
+		return nil
+	})
+}
+
+// openHere opens the directory name in parent, making it when it is not there.
+func openHere(parent mdfs.Dir, name string) (mdfs.Dir, error) {
+	d, err := parent.OpenDir(name)
+	if !errors.Is(err, syscall.ENOENT) {
+		return d, err
+	}
+	if err := ignore(mkdir(stepFan, parent, name, 0o700), syscall.EEXIST); err != nil {
+		return nil, err
+	}
+	return parent.OpenDir(name)
+}
+
+// RecoverPack abandons or finishes the pack whose record is packs/open/<name>
+// (R4), as RecoverWork does for sessions: take, bump every member that does not
+// name the pack, then look.
+func (f *FS) RecoverPack(ctx context.Context, name string) error {
+	err := f.in(openPacks, func(d mdfs.Dir) error {
+		return f.in(deadName, func(dead mdfs.Dir) error {
+			return rename(stepTake, d, name, dead, deadPack+name, 0)
+		})
+	})
+	if errors.Is(err, syscall.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return f.settlePack(ctx, deadPack+name, f.o.Omit.Has(omit.KeepTakenRecord))
+}
+
+func (f *FS) settlePack(ctx context.Context, name string, last bool) error {
+	t, err := f.readMembers(deadName, name)
+	if err != nil {
+		return err
+	}
+	object := t.Object.Object
+	for _, m := range t.Members {
+		if err := f.fenceMember(ctx, m, object); err != nil {
+			return fileError("fence", m.File, err)
+		}
+	}
+	// The bumps durable before the pack goes.
+	if err := syncAll(stepSyncAll, f.md); err != nil {
+		return err
+	}
+	live, err := f.finishMembers(ctx, t)
+	if err != nil {
+		return err
+	}
+	if live > 0 {
+		return f.filePack(deadName, name, object, live)
+	}
+	if err := f.deletePrefix(ctx, object, nil); err != nil || !last {
+		return err
+	}
+	return f.dropDead(name)
+}
+
+// fenceMember bumps a member that a packer might still publish: its newest slot
+// is a complete one of the content that was packed, and does not name the pack.
+func (f *FS) fenceMember(ctx context.Context, m objfmt.Member, object objfmt.ObjectID) error {
+	fl, err := f.openHome(m.File, everywhere)
+	if err != nil {
+		return ignore(err, syscall.ENOENT)
+	}
+	defer fl.Close()
+	for range maxRaces {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		top, _, err := fl.newest()
+		if err != nil || top.Content != m.Content || top.State == objfmt.Open || top.Source.Object.Object == object {
+			return err
+		}
+		if f.o.Omit.Has(omit.FenceBump) {
+			return nil
+		}
+		if _, err = fl.publish(stepFence, top, top); !errors.Is(err, errLost) {
+			return err
+		}
+	}
+	return errLost
+}
+
+// finishMembers puts homes where their slots say, leaves hints for the members
+// that do not name the pack, and counts those that do, in slots or versions.
+func (f *FS) finishMembers(ctx context.Context, t *objfmt.MemberTable) (live int, err error) {
+	for _, m := range t.Members {
+		names, err := f.memberNames(ctx, m, t.Object.Object)
+		if err != nil {
+			return live, err
+		}
+		if names {
+			live++
+		}
+		if f.o.Omit.Has(omit.HomeAfterRecovery) {
+			continue
+		}
+		if err := f.tidyMember(m); err != nil {
+			return live, fileError("recover", m.File, err)
+		}
+	}
+	return live, nil
+}
+
+func (f *FS) tidyMember(m objfmt.Member) error {
+	fl, err := f.openHome(m.File, homePlaces)
+	if err != nil {
+		return ignore(err, syscall.ENOENT)
+	}
+	defer fl.Close()
+	if err := fl.placeHome(0); err != nil {
+		return ignore(err, errNoHome)
+	}
+	_, err = fl.dropLower(Who{}, "pack", 0)
+	return err
+}
+
+// memberNames tells whether a slot or a version of a member names the pack.
+// Versions are looked at before and after the slots, since they move into them.
+func (f *FS) memberNames(ctx context.Context, m objfmt.Member, object objfmt.ObjectID) (bool, error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	found, err := f.versionNames(m.Content, object)
+	if found || err != nil {
+		return found, err
+	}
+	if found, err = f.slotNames(m.File, object); found || err != nil {
+		return found, err
+	}
+	return f.versionNames(m.Content, object)
+}
+
+func (f *FS) slotNames(file objfmt.ID, object objfmt.ObjectID) (bool, error) {
+	fl, err := f.openHome(file, everywhere)
+	if err != nil {
+		return false, ignore(err, syscall.ENOENT)
+	}
+	defer fl.Close()
+	chain, _, err := fl.history()
+	for _, s := range chain {
+		if s.Source.Object.Object == object {
+			return true, nil
+		}
+	}
+	return false, err
+}
+
+// versionNames looks at the version's record, and at one that somebody has taken.
+func (f *FS) versionNames(content objfmt.ID, object objfmt.ObjectID) (found bool, err error) {
+	look := func(place, prefix string) error {
+		err := f.in(place, func(d mdfs.Dir) error {
+			return eachEntry(d, prefix, func(name string) (bool, error) {
+				r, err := readRecord(d, name)
+				found = err == nil && r.Slot != nil && r.Slot.Source.Object.Object == object
+				return found, ignore(err, syscall.ENOENT)
+			})
+		})
+		return ignore(err, syscall.ENOENT)
+	}
+	if err = look(fanned(versionName, content), content.String()); found || err != nil {
+		return found, err
+	}
+	return found, look(takenName, content.String()+".")
+}
+
+// maxMembers bounds what is read as a member table.
+const maxMembers = 64*objfmt.MaxMembers + 1<<16
+
+func (f *FS) readMembers(dir, name string) (t *objfmt.MemberTable, err error) {
+	err = f.in(dir, func(d mdfs.Dir) error {
+		b, err := readFile(d, name, maxMembers)
+		if err != nil {
+			return err
+		}
+		t, err = objfmt.ParseMemberTable(b)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s/%s: %w", dir, name, err)
+	}
+	return t, nil
+}
+
+// doomedPack is a pack that nothing names, its record in dead/.
+type doomedPack struct {
+	record string
+	object objfmt.ObjectID
+}
+
+// takePack takes the record of a retired pack and asks every member.
+func (f *FS) takePack(ctx context.Context, ref TrashRef, r objfmt.Record, done *Expired) (doomed, error) {
+	name := deadTrash + ref.Name
+	err := f.in(ref.dir(), func(d mdfs.Dir) error {
+		return f.in(deadName, func(dead mdfs.Dir) error { return rename(stepTake, d, ref.Name, dead, name, 0) })
+	})
+	if err != nil {
+		return nil, ignore(err, syscall.ENOENT)
+	}
+	return f.doomPack(ctx, name, r, done)
+}
+
+func (f *FS) doomPack(ctx context.Context, name string, r objfmt.Record, done *Expired) (doomed, error) {
+	t, err := f.readMembers(packsName, r.Object.String())
+	if errors.Is(err, syscall.ENOENT) {
+		return nil, f.packGone(name, r, done)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range t.Members {
+		names, err := f.memberNames(ctx, m, r.Object)
+		if err != nil {
+			return nil, err
+		}
+		if names {
+			done.Kept++
+			return nil, f.backToTrash(name, r)
+		}
+	}
+	return &doomedPack{record: name, object: r.Object}, nil
+}
+
+// packGone: without a member table the pack is deleted, or not finished yet.
+func (f *FS) packGone(name string, r objfmt.Record, done *Expired) error {
+	for dir, prefix := range map[string]string{openPacks: r.Object.String(), deadName: deadPack + r.Object.String()} {
+		list, err := f.names(dir, prefix)
+		if err != nil {
+			return err
+		}
+		if len(list) > 0 {
+			done.Kept++
+			return f.backToTrash(name, r)
+		}
+	}
+	done.Dropped++
+	return f.dropDead(name)
+}
+
+func (d *doomedPack) destroy(ctx context.Context, f *FS) error {
+	if err := f.deletePrefix(ctx, d.object, nil); err != nil {
+		return err
+	}
+	if err := f.dropHints(d.object); err != nil {
+		return err
+	}
+	err := f.in(packsName, func(packs mdfs.Dir) error { return remove(stepDrop, packs, d.object.String()) })
+	if err != nil {
+		return err
+	}
+	return f.dropDead(d.record)
+}
+
+// dropHints removes repack/<object>/.
+func (f *FS) dropHints(object objfmt.ObjectID) error {
+	return f.in(repackName, func(all mdfs.Dir) error {
+		d, err := all.OpenDir(object.String())
+		if err != nil {
+			return ignore(err, syscall.ENOENT)
+		}
+		defer d.Close()
+		err = eachEntry(d, "", func(name string) (bool, error) { return false, remove(stepHint, d, name) })
+		if err != nil {
+			return err
+		}
+		return ignore(removeDir(stepHint, all, object.String()), syscall.ENOENT, syscall.ENOTEMPTY)
+	})
+}
+
+// objectName is how objects are named in degraded/: <object id>[.<chunk>].
+func objectName(ref objfmt.ObjectRef) string {
+	key := ref.Key("x")
+	return key[strings.LastIndexByte(key, '/')+1:]
+}

@@ -1,0 +1,296 @@
+package metadata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+
+	"marfs/pkg/mdfs"
+	"marfs/pkg/objfmt"
+)
+
+// Sweep ends what has been in dead/ since before the given time, which must lie
+// at least Options.Grace back (it is lowered to that): records of fenced sessions
+// and packs, whose objects are deleted once more because an upload may have
+// arrived late; and what a gc left that died between taking and deciding, which
+// is continued or given back. Times are those of the filesystem's inodes.
+func (f *FS) Sweep(ctx context.Context, before time.Time) error {
+	if f.copied {
+		return ErrCopied
+	}
+	if floor := f.now().Add(-f.o.Grace); before.After(floor) {
+		before = floor
+	}
+	return errors.Join(f.sweepDir(ctx, deadName, before, f.sweepDead),
+		f.sweepDir(ctx, takenName, before, f.sweepTaken))
+}
+
+// sweepDir calls fn for the names in a directory that got there before a time:
+// the rename that put them there has set their ctime.
+func (f *FS) sweepDir(ctx context.Context, dir string, before time.Time, fn func(context.Context, string) error) error {
+	names, err := f.names(dir, "")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		old, err := f.since(dir, name, before)
+		if err == nil && old {
+			err = fn(ctx, name)
+		}
+		if err := ignore(err, syscall.ENOENT); err != nil {
+			errs = append(errs, fmt.Errorf("sweep %s/%s: %w", dir, name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (f *FS) since(dir, name string, before time.Time) (old bool, err error) {
+	err = f.in(dir, func(d mdfs.Dir) error {
+		st, err := d.Lstat(name)
+		old = st.Mode&syscall.S_IFMT == syscall.S_IFREG && time.Unix(st.Ctim.Unix()).Before(before)
+		return err
+	})
+	return old, err
+}
+
+func (f *FS) sweepDead(ctx context.Context, name string) error {
+	if len(name) < len(deadWork) {
+		return nil
+	}
+	switch rest := name[len(deadWork):]; name[:len(deadWork)] {
+	case deadWork:
+		return f.settleWork(ctx, name, true)
+	case deadPack:
+		return f.settlePack(ctx, name, true)
+	case deadTrash:
+		return f.sweepDeletion(ctx, name)
+	case deadHome:
+		return f.sweepHome(rest)
+	case deadTemp:
+		return f.dropDead(name)
+	}
+	return nil
+}
+
+// sweepDeletion goes on with a deletion or a pack whose record a gc had taken.
+func (f *FS) sweepDeletion(ctx context.Context, name string) error {
+	var r objfmt.Record
+	err := f.in(deadName, func(d mdfs.Dir) (err error) {
+		r, err = readRecord(d, name)
+		return err
+	})
+	if id, e := objfmt.ParseID(strings.TrimPrefix(name, deadTrash)[:min(32, len(name)-len(deadTrash))]); e == nil &&
+		(errors.Is(err, objfmt.ErrFormat) || errors.Is(err, objfmt.ErrChecksum)) {
+		r, err = objfmt.Record{Kind: objfmt.RecordFile, File: id}, nil // as in Expire: bytes lost, name kept
+	}
+	if err != nil {
+		return err
+	}
+	var next doomed
+	var done Expired
+	if r.Kind == objfmt.RecordPack {
+		next, err = f.doomPack(ctx, name, r, &done)
+	} else {
+		next, err = f.doom(ctx, name, r.File, false, &done)
+	}
+	if err != nil || next == nil {
+		return err
+	}
+	return f.destroyAll(ctx, []doomed{next}, &done)
+}
+
+// sweepHome looks after a home in dead/ whose record is gone: only a power
+// failure can have parted them. With a name it goes back; without, it gets a new
+// record, and with it another keep time.
+func (f *FS) sweepHome(id string) error {
+	records, err := f.names(deadName, deadTrash+id)
+	if err != nil || len(records) > 0 {
+		return err // the record's turn comes
+	}
+	file, err := objfmt.ParseID(id)
+	if err != nil {
+		return err
+	}
+	fl, err := f.openHome(file, []string{deadName})
+	if err != nil {
+		return err
+	}
+	defer fl.Close()
+	if named, err := fl.named(); err != nil {
+		return err
+	} else if !named {
+		_, err := f.putTrash(objfmt.Record{Kind: objfmt.RecordFile, File: file, Node: f.o.Node, When: f.now(), Why: "found"}, true)
+		if err != nil {
+			return err
+		}
+	}
+	return f.spare(fl, deadName, "", &Expired{})
+}
+
+// sweepTaken gives back or destroys a version that somebody had taken. It is
+// taken over by another rename, so that its first taker, should he wake up, finds
+// nothing. A restorer's is left while his work record is there.
+func (f *FS) sweepTaken(ctx context.Context, name string) error {
+	id, token, ok := strings.Cut(name, ".")
+	content, err := objfmt.ParseID(id)
+	if !ok || err != nil || token == "" {
+		return nil
+	}
+	if session, err := objfmt.ParseID(token[1:]); err == nil && token == restorer(session) {
+		if busy, err := f.restoring(session); busy || err != nil {
+			return err
+		}
+	}
+	v := &expiredVersion{token: token[:1] + f.suffix()}
+	err = f.in(takenName, func(d mdfs.Dir) error {
+		mine := takenVersion(content, v.token)
+		if err := f.retake(d, name, mine); err != nil {
+			return err
+		}
+		v.record, err = readRecord(d, mine)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	use, err := f.usedBy(ctx, v.record.File, content)
+	if err != nil {
+		return err
+	}
+	if token[:1] == tokenDoomed && use == usedNot {
+		return f.destroyAll(ctx, []doomed{v}, &Expired{})
+	}
+	if use == usedNewest {
+		return f.dropTakenAs(content, v.token)
+	}
+	return f.putVersionBack(v.record, v.token)
+}
+
+func (f *FS) retake(d mdfs.Dir, name, mine string) error {
+	return rename(stepTake, d, name, d, mine, 0)
+}
+
+// restoring tells whether a restorer's record is still in its hands or its fencer's.
+func (f *FS) restoring(session objfmt.ID) (bool, error) {
+	if found, err := f.hasWork(session); found || err != nil {
+		return found, err
+	}
+	list, err := f.names(deadName, deadWork+session.String())
+	return len(list) > 0, err
+}
+
+// Alive tells whether a running process may own what bears its instance's bytes
+// (see Node). It decides only what recovery tries; nil: nothing lives but this FS.
+type Alive func(instance [4]byte) bool
+
+// Recover finishes or abandons what dead processes left: work records, packs, and
+// staged files whose slots are open without a record. It walks no tree. Errors of
+// single items do not stop the others.
+func (f *FS) Recover(ctx context.Context, alive Alive) error {
+	lives := func(instance []byte) bool {
+		i := [4]byte(instance)
+		return i == f.instance || alive != nil && alive(i)
+	}
+	var errs []error
+	for _, step := range []func(context.Context, func([]byte) bool) error{f.recoverWork, f.recoverPacks, f.recoverStaged} {
+		errs = append(errs, step(ctx, lives))
+		if err := ctx.Err(); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (f *FS) recoverWork(ctx context.Context, lives func([]byte) bool) error {
+	nodes, err := f.names(workName, "")
+	errs := []error{err}
+	for _, node := range nodes {
+		records, err := f.names(workName+"/"+node, "")
+		errs = append(errs, err)
+		for _, name := range records {
+			if f.ownedBy(node, name, lives) {
+				continue
+			}
+			if err := f.RecoverWork(ctx, node, name); err != nil {
+				errs = append(errs, fmt.Errorf("recover work/%s/%s: %w", node, name, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ownedBy tells whether the owner of a work record lives. One of a restore bears
+// no instance: it is its node's.
+func (f *FS) ownedBy(node, name string, lives func([]byte) bool) bool {
+	if session, err := objfmt.ParseID(name); err == nil {
+		return lives(session[8:sessionBytes])
+	}
+	n, ok := f.readNode(node)
+	return ok && lives(n.Instance[:])
+}
+
+func (f *FS) recoverPacks(ctx context.Context, lives func([]byte) bool) error {
+	names, err := f.names(openPacks, "")
+	errs := []error{err}
+	for _, name := range names {
+		if _, instance, ok := strings.Cut(name, "."); ok && lives(packInstance(instance)) {
+			continue
+		}
+		if err := f.RecoverPack(ctx, name); err != nil {
+			errs = append(errs, fmt.Errorf("recover %s/%s: %w", openPacks, name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// recoverStaged closes slots that creators and appenders left open, and moves
+// homes whose content is archived.
+func (f *FS) recoverStaged(ctx context.Context, lives func([]byte) bool) error {
+	var errs []error
+	for id, err := range f.Staged(ctx) {
+		if err == nil {
+			err = f.recoverHome(ctx, id, lives)
+		}
+		if err := ignore(err, syscall.ENOENT, errNoHome); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (f *FS) recoverHome(ctx context.Context, id objfmt.ID, lives func([]byte) bool) error {
+	dir, name := homePath(stagedName, id)
+	fl, err := f.openAt(dir, name)
+	if err != nil {
+		return err
+	}
+	defer fl.Close()
+	if fl.id != id && !fl.id.IsZero() { // linked for another inode in a race
+		return f.in(dir, func(d mdfs.Dir) error { return remove(stepDropHome, d, name) })
+	}
+	if err := f.checkStaged(fl); err != nil {
+		return err
+	}
+	s, _, err := fl.newest()
+	if err != nil {
+		return err
+	}
+	if s.State == objfmt.Open && !lives(s.Session[8:sessionBytes]) {
+		if err := fl.fence(ctx, s.Session); err != nil {
+			return err
+		}
+	}
+	return fl.placeHome(0)
+}
+
+// checkStaged removes a second home.
+func (f *FS) checkStaged(fl *File) error {
+	return f.in(fanned(stagedName, fl.id), func(d mdfs.Dir) error { return fl.checkHome(d) })
+}
