@@ -1,4 +1,3 @@
-// Package testenv starts what tests need around them: servers and mounts.
 package testenv
 
 import (
@@ -152,7 +151,7 @@ func freePort(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	return l.Addr().String()
 }
 

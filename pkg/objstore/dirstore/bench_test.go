@@ -28,7 +28,7 @@ func BenchmarkPut(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		defer s.Close()
+		defer func() { _ = s.Close() }()
 		b.Run(fmt.Sprintf("%dKiB/store", size>>10), func(b *testing.B) {
 			b.SetBytes(int64(size))
 			for i := range b.N {
@@ -68,7 +68,7 @@ func BenchmarkGet(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	for _, size := range []int{4 << 10, 64 << 20} {
 		key := fmt.Sprintf("ns/7f/k%d", size)
 		if err := s.Put(b.Context(), key, bytes.NewReader(make([]byte, size)), -1); err != nil {

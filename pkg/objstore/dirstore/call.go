@@ -67,7 +67,7 @@ func (s *Store) do(ctx context.Context, n int64, fn func(context.Context) error)
 }
 
 func gaveUp(ctx context.Context, limit time.Duration) error {
-	if context.Cause(ctx) == errStuck {
+	if errors.Is(context.Cause(ctx), errStuck) {
 		return fmt.Errorf("%w: %w (%v)", objstore.ErrUnavailable, errStuck, limit)
 	}
 	return ctx.Err()

@@ -109,7 +109,7 @@ func Open(dir string, o Options) (*Store, error) {
 		synced:  make(map[string]struct{}),
 	}
 	if _, err := s.Clean(context.Background(), staleTemp); err != nil {
-		root.Close()
+		_ = root.Close()
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
 	return s, nil

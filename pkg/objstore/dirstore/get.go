@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"sync"
 	"syscall"
@@ -18,6 +19,9 @@ import (
 // processor's cache until it is copied on.
 const chunkSize = 1 << 20
 
+// shortRange is read together with opening the file, in the same bounded call.
+const shortRange = 64 << 10
+
 var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
 // Get implements objstore.Store.
@@ -29,20 +33,34 @@ func (s *Store) Get(ctx context.Context, key string, off, n int64) (io.ReadClose
 	if err != nil {
 		return nil, failed("get", key, err)
 	}
-	r := &reader{ctx: ctx, s: s, key: key, off: off}
-	r.f, err = call(ctx, s, 0, func(context.Context) (*os.File, error) {
-		f, size, err := s.open(key)
-		if err == nil {
-			r.left = max(size-off, 0)
-		}
-		return f, err
-	}, func(f *os.File) { f.Close() })
+	if n < 0 {
+		n = math.MaxInt64
+	}
+	r, err := call(ctx, s, 0, func(context.Context) (*reader, error) { return s.reader(key, off, n) },
+		func(r *reader) { _ = r.Close() })
 	if err != nil {
 		return nil, failed("get", key, err)
 	}
-	if n >= 0 {
-		r.left = min(r.left, n)
+	r.ctx = ctx
+	return r, nil
+}
+
+// reader opens a range of an object, and reads it if it is short.
+func (s *Store) reader(key string, off, n int64) (*reader, error) {
+	f, size, err := s.open(key)
+	if err != nil {
+		return nil, err
 	}
+	r := &reader{s: s, key: key, f: f, off: off, left: min(n, max(size-off, 0))}
+	if r.left > shortRange {
+		return r, nil
+	}
+	r.chunk = make([]byte, r.left)
+	err = readAt(f, r.chunk, off)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	r.f, r.left = nil, 0
 	return r, nil
 }
 
@@ -69,7 +87,7 @@ type reader struct {
 	ctx  context.Context
 	s    *Store
 	key  string
-	f    *os.File
+	f    *os.File // nil: closed
 	off  int64
 	left int64 // bytes of the range not yet read from f
 
@@ -99,7 +117,7 @@ func (r *reader) WriteTo(w io.Writer) (total int64, err error) {
 	for {
 		if len(r.chunk) == 0 {
 			err := r.fill()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return total, nil
 			}
 			if err != nil {
@@ -123,17 +141,12 @@ func (r *reader) fill() error {
 	if r.left == 0 {
 		return io.EOF
 	}
-	var buf []byte
-	n := min(r.left, chunkSize)
-	if r.buf == nil && n <= chunkSize/16 {
-		buf = make([]byte, n) // short ranges do not need a whole chunk
-	} else {
-		if r.buf == nil {
-			r.buf = chunks.Get().(*[chunkSize]byte)
-		}
-		buf = r.buf[:n]
+	if r.buf == nil {
+		r.buf = chunks.Get().(*[chunkSize]byte)
 	}
-	err := r.s.do(r.ctx, n, func(context.Context) error { return readAt(r.f, buf, r.off) })
+	n := min(r.left, chunkSize)
+	f, buf, off := r.f, r.buf[:n], r.off // not r's: the call may outlive Close
+	err := r.s.do(r.ctx, n, func(context.Context) error { return readAt(f, buf, off) })
 	if err != nil {
 		r.buf = nil // the read may be stuck, and write to it later
 		r.err = failed("read", r.key, err)
@@ -152,17 +165,17 @@ func readAt(f *os.File, buf []byte, off int64) error {
 	switch {
 	case n == len(buf):
 		return nil
-	case err == io.EOF, errors.Is(err, syscall.EIO):
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.EIO):
 		return fmt.Errorf("%w: %d of %d bytes at %d: %w", objstore.ErrCorrupt, n, len(buf), off, err)
 	}
 	return err
 }
 
 func (r *reader) Close() error {
-	if r.f == nil {
-		return nil
+	var err error
+	if r.f != nil {
+		err = r.f.Close()
 	}
-	err := r.f.Close()
 	if r.buf != nil {
 		chunks.Put(r.buf)
 	}

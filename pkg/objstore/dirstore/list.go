@@ -56,14 +56,14 @@ func (e entry) isDir() bool { return strings.HasSuffix(string(e), "/") }
 func (w *walk) dir(dir string) bool {
 	root, err := call(w.ctx, w.s, 0, func(context.Context) (*os.Root, error) {
 		return w.s.root.OpenRoot("./" + dir)
-	}, func(r *os.Root) { r.Close() })
+	}, func(r *os.Root) { _ = r.Close() })
 	if errors.Is(err, fs.ErrNotExist) {
 		return true
 	}
 	if err != nil {
 		return w.fail(dir, err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	for last := entry(""); ; {
 		entries, more, err := w.batch(root, dir, last)
 		if err != nil {

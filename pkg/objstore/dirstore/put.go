@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -79,7 +80,7 @@ func (s *Store) newTemp(ctx context.Context) (*temp, error) {
 	var err error
 	t.f, err = call(ctx, s, 0, create, func(f *os.File) {
 		f.Close()
-		s.root.Remove(t.name)
+		_ = s.root.Remove(t.name)
 	})
 	return t, vanished(err)
 }
@@ -166,7 +167,7 @@ func (t *temp) commit(ctx context.Context, key string) error {
 // hands: a Put must not say that its object does not exist.
 func vanished(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %v", objstore.ErrUnavailable, err)
+		return fmt.Errorf("%w: %s", objstore.ErrUnavailable, err.Error())
 	}
 	return err
 }
@@ -181,10 +182,12 @@ func misplaced(err error) error {
 }
 
 // discard removes the file, also when the Put's context has ended; a commit that
-// is stuck finds nothing to rename then. It waits a bounded time; what it cannot
+// is stuck finds nothing to rename then. It does not wait long; what it cannot
 // remove Clean will.
 func (t *temp) discard() {
-	_ = t.s.do(context.WithoutCancel(t.ctx), 0, func(context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), time.Second)
+	defer cancel()
+	_ = t.s.do(ctx, 0, func(context.Context) error {
 		return errors.Join(t.f.Close(), t.s.root.Remove(t.name))
 	})
 }

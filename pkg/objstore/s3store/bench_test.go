@@ -3,6 +3,7 @@ package s3store_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -23,11 +24,11 @@ func sink(b *testing.B) *httptest.Server {
 		w.Header().Set("ETag", `"e"`)
 		switch kind(r) {
 		case "POST uploads":
-			io.WriteString(w, `<InitiateMultipartUploadResult><UploadId>id</UploadId></InitiateMultipartUploadResult>`)
+			_, _ = io.WriteString(w, `<InitiateMultipartUploadResult><UploadId>id</UploadId></InitiateMultipartUploadResult>`)
 		case "POST uploadId":
-			io.WriteString(w, `<CompleteMultipartUploadResult><Bucket>bucket</Bucket></CompleteMultipartUploadResult>`)
+			_, _ = io.WriteString(w, `<CompleteMultipartUploadResult><Bucket>bucket</Bucket></CompleteMultipartUploadResult>`)
 		case "GET":
-			object{data, "e", func(w http.ResponseWriter, body []byte, _ int) { w.Write(body) }}.serve(w, r, 0)
+			object{data, "e", func(w http.ResponseWriter, body []byte, _ int) { _, _ = w.Write(body) }}.serve(w, r, 0)
 		default:
 			buf := make([]byte, 1<<20)
 			for {
@@ -46,7 +47,7 @@ func benchStore(b *testing.B, cfg s3store.Config) *s3store.Store {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { s.Close() })
+	b.Cleanup(func() { _ = s.Close() })
 	return s
 }
 
@@ -113,7 +114,7 @@ func BenchmarkGet(b *testing.B) {
 					for err == nil {
 						_, err = r.Read(buf)
 					}
-					if err != io.EOF {
+					if !errors.Is(err, io.EOF) {
 						b.Error(err)
 					}
 					r.Close()

@@ -79,7 +79,7 @@ func (r *reader) open() error {
 	body, info, header, err := r.s.core.GetObject(ctx, r.s.cfg.Bucket, r.key, r.options())
 	r.watchdog.Stop()
 	if err != nil {
-		if context.Cause(ctx) == errTimeout {
+		if errors.Is(context.Cause(ctx), errTimeout) {
 			err = fmt.Errorf("%w (%v): %w", errTimeout, r.s.cfg.Timeout, err)
 		}
 		cancel(nil)
@@ -167,7 +167,7 @@ func (r *reader) Read(p []byte) (int, error) {
 // broken counts a failure of the body, and makes it final when there were too many.
 func (r *reader) broken(err error) {
 	r.hangUp()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	r.fail(err)

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 	"golang.org/x/sync/errgroup"
@@ -22,6 +23,8 @@ const (
 	inFlight = 4     // parts of one Put sent at the same time
 	// completeRate is how slow a service may put the parts of an upload together.
 	completeRate = 32 // times minRate
+	// abortTimeout bounds how long a failed Put goes on to clean up.
+	abortTimeout = 5 * time.Second
 	// uploadHeader marks an object with the multipart upload that made it.
 	uploadHeader = "Marfs-Upload"
 )
@@ -108,8 +111,10 @@ func (u *upload) finish(err error) error {
 		err = u.complete()
 	}
 	if err != nil {
-		// Best effort, with deadlines of its own; CleanUploads does the rest.
-		_ = u.s.abort(context.WithoutCancel(u.caller), u.key, u.id)
+		// Best effort, also when the caller's context has ended; CleanUploads does the rest.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(u.caller), abortTimeout)
+		defer cancel()
+		_ = u.s.abort(ctx, u.key, u.id)
 	}
 	return err
 }

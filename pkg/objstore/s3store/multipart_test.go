@@ -43,7 +43,7 @@ func (u *uploads) serve(w http.ResponseWriter, r *http.Request, n int) {
 	case "POST uploads":
 		u.token = r.Header.Get("X-Amz-Meta-Marfs-Upload")
 		u.parts = make(map[string][]byte)
-		io.WriteString(w, `<InitiateMultipartUploadResult><UploadId>id</UploadId></InitiateMultipartUploadResult>`)
+		_, _ = io.WriteString(w, `<InitiateMultipartUploadResult><UploadId>id</UploadId></InitiateMultipartUploadResult>`)
 	case "PUT partNumber":
 		number := r.URL.Query().Get("partNumber")
 		if u.parts == nil { // aborted
@@ -58,7 +58,7 @@ func (u *uploads) serve(w http.ResponseWriter, r *http.Request, n int) {
 			return
 		}
 		u.complete()
-		io.WriteString(w, `<CompleteMultipartUploadResult><Bucket>bucket</Bucket><Key>k</Key><ETag>"e"</ETag></CompleteMultipartUploadResult>`)
+		_, _ = io.WriteString(w, `<CompleteMultipartUploadResult><Bucket>bucket</Bucket><Key>k</Key><ETag>"e"</ETag></CompleteMultipartUploadResult>`)
 	case "HEAD":
 		w.Header().Set("X-Amz-Meta-Marfs-Upload", u.token)
 		w.Header().Set("Content-Length", fmt.Sprint(len(u.object)))
@@ -84,7 +84,7 @@ func TestMultipartRetriesParts(t *testing.T) {
 	u := &uploads{instead: func(w http.ResponseWriter, r *http.Request, n int) bool {
 		if number := r.URL.Query().Get("partNumber"); number != "" {
 			if _, again := failed.LoadOrStore(number, true); !again {
-				io.CopyN(io.Discard, r.Body, 1000)
+				_, _ = io.CopyN(io.Discard, r.Body, 1000)
 				reset()
 			}
 		}
@@ -154,7 +154,7 @@ func TestMultipartAborts(t *testing.T) {
 		}, objstore.ErrUnavailable},
 		{"no ETag", func(w http.ResponseWriter, r *http.Request) bool {
 			if kind(r) == "PUT partNumber" {
-				io.Copy(io.Discard, r.Body)
+				_, _ = io.Copy(io.Discard, r.Body)
 				return true
 			}
 			return false

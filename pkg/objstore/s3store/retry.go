@@ -32,7 +32,7 @@ func (s *Store) call(ctx context.Context, n int64, request func(context.Context)
 		ctx, cancel := context.WithTimeoutCause(ctx, limit, errTimeout)
 		defer cancel()
 		err := request(ctx)
-		if err != nil && context.Cause(ctx) == errTimeout {
+		if err != nil && errors.Is(context.Cause(ctx), errTimeout) {
 			return fmt.Errorf("%w (%v): %w", errTimeout, limit, err)
 		}
 		return err
