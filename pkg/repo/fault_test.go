@@ -237,7 +237,7 @@ func TestStalledReads(t *testing.T) {
 // A store that hangs and ignores its context is left behind; it gets no more
 // from the caller's memory, and what it holds is counted until it wakes.
 func TestDeafStore(t *testing.T) {
-	rg := newRig(t, small, 1, func(c *Config) { c.HedgeAfter = 10 * time.Millisecond; c.StallTimeout = 100 * time.Millisecond })
+	rg := newRig(t, small, 1, func(c *Config) { c.HedgeAfter = 10 * time.Millisecond; c.StallTimeout = 2 * time.Second })
 	data := content(4, int(small.Stripe()))
 	l := rg.write(t, "deaf", data, 1<<20)
 	wake := make(chan struct{})

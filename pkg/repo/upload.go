@@ -24,6 +24,7 @@ type upload struct {
 	ctx     context.Context
 	shards  []*shardUpload
 	changed chan struct{} // a signal: a shard ended
+	looked  time.Time     // when look was last called
 
 	mu sync.Mutex // guards state and err of the shards
 }
@@ -54,7 +55,7 @@ type shardUpload struct {
 
 // startUpload begins to store shards; sized says that l.Size is known already.
 func (r *Repo) startUpload(ctx context.Context, key string, l objfmt.Layout, t target, room int, sized bool) *upload {
-	u := &upload{repo: r, key: key, layout: l, ctx: ctx, changed: make(chan struct{}, 1)}
+	u := &upload{repo: r, key: key, layout: l, ctx: ctx, changed: make(chan struct{}, 1), looked: time.Now()}
 	for i, s := range t.stores {
 		sh := &shardUpload{up: u, index: i, store: s, patience: r.cfg.StallTimeout, queue: make(chan *stripe, room+len(t.stores)+1), ended: make(chan struct{})}
 		sh.ctx, sh.cancel = context.WithCancelCause(ctx)
@@ -175,7 +176,12 @@ type progress struct {
 // the quorum cannot be reached any more.
 func (u *upload) look() (progress, error) {
 	now := time.Now()
+	awake := now.Sub(u.looked) < u.repo.cfg.StallTimeout/2 // else it is us who stalled
+	u.looked = now
 	for _, sh := range u.shards {
+		if !awake {
+			break
+		}
 		if since := sh.busy.Load(); since != 0 && now.Sub(time.Unix(0, since)) > sh.patience {
 			sh.stall()
 		}
