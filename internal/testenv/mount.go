@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -229,6 +230,22 @@ func (m *Mount) TryCtl(args ...string) (string, int) {
 		m.t.Fatal(err)
 	}
 	return string(out), c.ProcessState.ExitCode()
+}
+
+// CtlJSON runs marfsctl --json, reads what it prints into v and returns its exit code.
+func (m *Mount) CtlJSON(v any, args ...string) int {
+	m.t.Helper()
+	c := m.command("marfsctl", append([]string{"--json"}, args...)...)
+	var stderr bytes.Buffer
+	c.Stderr = &stderr
+	out, err := c.Output()
+	if c.ProcessState == nil {
+		m.t.Fatal(err)
+	}
+	if err := json.Unmarshal(out, v); err != nil {
+		m.t.Fatalf("marfsctl --json %s: %v\n%s%s", strings.Join(args, " "), err, out, stderr.Bytes())
+	}
+	return c.ProcessState.ExitCode()
 }
 
 // clean ends the daemon however it can and leaves no mount behind.

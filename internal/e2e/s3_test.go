@@ -1,0 +1,111 @@
+package e2e
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"golang.org/x/sync/errgroup"
+
+	"marfs/internal/testenv"
+)
+
+// TestOneServerSixBuckets copies a source tree and a large file to six buckets
+// of one server and finds them again with cold caches.
+func TestOneServerSixBuckets(t *testing.T) {
+	s3 := testenv.StartS3(t)
+	o := testenv.Options{Data: 4, Parity: 2, BlockSize: "256KiB", ChunkSize: "16MiB", Env: credentials(s3)}
+	for i := range 6 {
+		o.Stores = append(o.Stores, bucket(s3, fmt.Sprint("marfs-s", i)))
+	}
+	m := testenv.NewMount(t, o)
+	src := goSource(t, "fmt", "text", "cmd/vet")
+	for i, dir := range src {
+		if err := copyTree(dir, m.Join(fmt.Sprint("tree", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := untar(src[0], m.Join("untarred")); err != nil {
+		t.Fatal(err)
+	}
+	const size = 64*mib + 12345
+	if err := writeNoise(m.Join("big"), 1, size, nil); err != nil {
+		t.Fatal(err)
+	}
+	m.Remount()
+	for i, dir := range src {
+		if err := sameTree(dir, m.Join(fmt.Sprint("tree", i))); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := sameTree(src[0], m.Join("untarred")); err != nil {
+		t.Error(err)
+	}
+	if err := readNoise(m.Join("big"), 1, size, nil); err != nil {
+		t.Error(err)
+	}
+	if f := stat(t, m, "big"); f.Type != "multi" || len(f.Objects) != 5 {
+		t.Errorf("big is %s in %d objects, want multi in 5", f.Type, len(f.Objects))
+	}
+	wantClean(t, m)
+}
+
+// TestServersLost kills one of six servers while files are written and another
+// while they are read: programs notice nothing, and what lacks a shard is known.
+func TestServersLost(t *testing.T) {
+	servers, o := sixServers(t)
+	o.BlockSize, o.ChunkSize = "256KiB", "16MiB"
+	m := testenv.NewMount(t, o)
+	const size = 96*mib + 1
+	const lostWriting, lostReading = 1, 4
+
+	src := goSource(t, "encoding")[0]
+	var writers errgroup.Group
+	writers.Go(func() error { return copyTree(src, m.Join("tree")) })
+	writers.Go(func() error { return writeNoise(m.Join("big"), 2, size, servers[lostWriting].Stop) })
+	if err := writers.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	mustWrite(t, m.Join("after"), noisy(3, 100*kib))
+	m.Remount() // cold caches; one server is away
+
+	if err := readNoise(m.Join("big"), 2, size, servers[lostReading].Stop); err != nil {
+		t.Error(err)
+	}
+	if err := sameTree(src, m.Join("tree")); err != nil {
+		t.Error(err)
+	}
+	mustHold(t, m.Join("after"), noisy(3, 100*kib))
+
+	servers[lostWriting].Restart()
+	servers[lostReading].Restart()
+	m.Remount() // what was noted is on disk
+	t.Run("WhatIsMissing", func(t *testing.T) { missingIsKnown(t, m, fmt.Sprint("marfs-s", lostWriting)) })
+}
+
+// missingIsKnown checks what is known of the shards that one store did not take:
+// it alone lacks some, and each object that lacks one is listed for rebuild.
+func missingIsKnown(t *testing.T, m *testenv.Mount, store string) {
+	noted := degraded(t, m)
+	lacking := 0
+	for _, name := range []string{"after", "big"} {
+		for _, o := range stat(t, m, name).Objects {
+			missing := o.not("ok")
+			for _, s := range missing {
+				if s.State != "missing" || !s.in(store) {
+					t.Errorf("%s: shard %+v: want only %s to lack its own", o.Key, s, store)
+				}
+			}
+			if want := len(missing) > 0; want != slices.Contains(noted, o.Key) {
+				t.Errorf("%s lacks %v, but the list of degraded objects has it: %v", o.Key, missing, !want)
+			}
+			lacking += len(missing)
+		}
+	}
+	if lacking < 2 {
+		t.Errorf("%d shards are missing, want one of each object written after the loss", lacking)
+	}
+	if len(noted) <= lacking {
+		t.Errorf("%d objects are listed as degraded, want some of the tree as well", len(noted))
+	}
+}

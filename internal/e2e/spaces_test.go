@@ -1,0 +1,99 @@
+package e2e
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"marfs/internal/testenv"
+)
+
+// nested adds a namespace inside another, and some with fewer permissions.
+const nested = `  - {name: inner, path: /projects/inner, metadata: "%s/inner", repo: main}
+  - {name: look, path: /look, metadata: "%s/look", repo: main, interactive: [rm, rd]}
+  - {name: blind, path: /blind, metadata: "%s/blind", repo: main, interactive: [rm, wm, wd, ud, td]}
+  - {name: once, path: /once, metadata: "%s/once", repo: main, interactive: [rm, wm, rd, wd]}
+`
+
+func TestNestedNamespaces(t *testing.T) {
+	m := testenv.NewMount(t, testenv.Options{More: nested})
+	outer, inner := m.Join("f"), m.Join("projects", "inner", "f")
+	mustWrite(t, outer, []byte("outer"))
+	mustWrite(t, inner, []byte("inner"))
+	if err := os.Rename(outer, filepath.Join(filepath.Dir(inner), "g")); !errors.Is(err, syscall.EXDEV) {
+		t.Errorf("rename into another namespace: %v, want EXDEV", err)
+	}
+	if err := os.Link(inner, m.Join("g")); !errors.Is(err, syscall.EXDEV) {
+		t.Errorf("link out of a namespace: %v, want EXDEV", err)
+	}
+	if err := os.Remove(m.Join("projects", "inner")); !errors.Is(err, syscall.EBUSY) {
+		t.Errorf("rmdir of a namespace: %v, want EBUSY", err)
+	}
+	mustHold(t, outer, []byte("outer"))
+	mustHold(t, inner, []byte("inner"))
+
+	big := noisy(1, 300*kib)
+	mustWrite(t, m.Join("big"), big)
+	if err := copyTree(goSource(t, "fmt")[0], m.Join("tree")); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, "mv", m.Join("big"), m.Join("tree"), m.Join("projects", "inner"))
+	m.Remount()
+	mustHold(t, m.Join("projects", "inner", "big"), big)
+	if err := sameTree(goSource(t, "fmt")[0], m.Join("projects", "inner", "tree")); err != nil {
+		t.Error(err)
+	}
+	for _, name := range []string{"big", "tree"} {
+		if _, err := os.Lstat(m.Join(name)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still where it was moved from: %v", name, err)
+		}
+	}
+	inos := map[uint64]string{}
+	for _, p := range []string{outer, inner, m.Join("projects"), m.Join("projects", "inner"), m.Path} {
+		fi, err := os.Stat(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ino := fi.Sys().(*syscall.Stat_t).Ino
+		if other := inos[ino]; other != "" {
+			t.Errorf("%s and %s have the inode number %d", p, other, ino)
+		}
+		inos[ino] = p
+	}
+}
+
+// TestPermissions tries, in namespaces that do not grant everything, what needs
+// it: EPERM, even for root, and a line in the log.
+func TestPermissions(t *testing.T) {
+	m := testenv.NewMount(t, testenv.Options{More: nested})
+	mustWrite(t, m.Join("blind", "f"), []byte("unread"))
+	mustWrite(t, m.Join("once", "f"), []byte("once"))
+	read := func(path string) error { _, err := os.ReadFile(path); return err }
+	for _, c := range []struct {
+		what, name, missing string
+		do                  func(path string) error
+	}{
+		{"create", "look/new", "wm", func(p string) error { return writeFile(p, nil) }},
+		{"mkdir", "look/dir", "wm", func(p string) error { return os.Mkdir(p, 0o755) }},
+		{"read", "blind/f", "rd", read},
+		{"unlink", "once/f", "ud", os.Remove},
+		{"truncate", "once/f", "td", func(p string) error { return os.Truncate(p, 0) }},
+		{"overwrite", "once/f", "td", func(p string) error { return writeFile(p, []byte("again")) }},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			if err := c.do(m.Join(c.name)); !errors.Is(err, syscall.EPERM) {
+				t.Errorf("%s of %s: %v, want EPERM", c.what, c.name, err)
+			}
+			space := filepath.Dir(c.name)
+			if !logLine(m, "namespace="+space, c.missing, "uid=") {
+				t.Errorf("the log does not tell that %s lacks %s:\n%s", space, c.missing, m.Log())
+			}
+		})
+	}
+	mustHold(t, m.Join("once", "f"), []byte("once"))
+	if _, err := os.ReadDir(m.Join("look")); err != nil {
+		t.Error(err)
+	}
+}
