@@ -1,0 +1,493 @@
+package config
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"marfs/pkg/mdfs"
+	"marfs/pkg/namespace"
+	"marfs/pkg/objfmt"
+	"marfs/pkg/objstore"
+	"marfs/pkg/repo"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// site is a configuration of one repo of n stores in a directory of its own.
+type site struct {
+	dir    string
+	repo   string
+	data   int
+	stores []string // in the order of the file
+}
+
+func newSite(t *testing.T, data, parity int) *site {
+	s := &site{dir: t.TempDir(), repo: "r", data: data}
+	for i := range data + parity {
+		s.stores = append(s.stores, filepath.Join(s.dir, fmt.Sprintf("s%d", i)))
+	}
+	return s
+}
+
+// config loads the site's configuration as it is now.
+func (s *site) config(t *testing.T) *Config {
+	t.Helper()
+	var b strings.Builder
+	fmt.Fprintf(&b, "version: 1\nmount: /m\nrepos:\n  - name: %s\n    data: %d\n    parity: %d\n    block_size: 64KiB\n    pods:\n      - name: p\n        stores:\n",
+		s.repo, s.data, len(s.stores)-s.data)
+	for _, dir := range s.stores {
+		fmt.Fprintf(&b, "          - dir: %s\n", dir)
+	}
+	fmt.Fprintf(&b, "namespaces:\n  - {name: a, path: /a, metadata: md, repo: %s, stage: {max_file: 0}}\n", s.repo)
+	c, err := Parse(filepath.Join(s.dir, "marfs.yaml"), []byte(b.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (s *site) init(t *testing.T) []Made {
+	t.Helper()
+	made, err := Init(t.Context(), s.config(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made
+}
+
+// open opens the site and closes it at the end of the test.
+func (s *site) open(t *testing.T) (*System, *bytes.Buffer) {
+	t.Helper()
+	var log bytes.Buffer
+	sys, err := Open(t.Context(), s.config(t), Interactive, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := sys.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return sys, &log
+}
+
+// refused checks that neither Open nor Init accepts the site, and why.
+func (s *site) refused(t *testing.T, why string) {
+	t.Helper()
+	sys, err := Open(t.Context(), s.config(t), Interactive, slog.New(slog.DiscardHandler))
+	if err == nil {
+		sys.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), why) {
+		t.Errorf("open: have %v, want %s", err, why)
+	}
+	if _, err := Init(t.Context(), s.config(t)); err == nil || !strings.Contains(err.Error(), why) {
+		t.Errorf("init: have %v, want %s", err, why)
+	}
+}
+
+func caller() namespace.Caller {
+	return namespace.Caller{Cred: mdfs.Cred{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}}
+}
+
+// write makes the file /a/name.
+func write(t *testing.T, sys *System, name string, content []byte) {
+	t.Helper()
+	ctx := t.Context()
+	d, base, err := sys.FS.Walk(ctx, caller(), "/a/"+name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	f, _, err := d.Create(ctx, caller(), base, uint32(os.O_WRONLY), 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(ctx, caller(), content, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Commit(ctx), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// read returns what is in the file /a/name.
+func read(t *testing.T, sys *System, name string, size int) []byte {
+	t.Helper()
+	ctx := t.Context()
+	d, base, err := sys.FS.Walk(ctx, caller(), "/a/"+name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	f, err := d.Open(ctx, caller(), base, uint32(os.O_RDONLY))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	p := make([]byte, size)
+	if n, err := f.ReadAt(ctx, caller(), p, 0); n != size {
+		t.Fatalf("read %d of %d bytes: %v", n, size, err)
+	}
+	return p
+}
+
+func TestInitIsIdempotent(t *testing.T) {
+	s := newSite(t, 2, 1)
+	first := s.init(t)
+	if len(first) != 4 {
+		t.Fatalf("made %v", first)
+	}
+	for i, m := range s.init(t) {
+		if !first[i].New || m.New {
+			t.Errorf("%v: first new %v, then new %v", m, first[i].New, m.New)
+		}
+		m.New = true
+		if m != first[i] {
+			t.Errorf("first %v, then %v", first[i], m)
+		}
+	}
+}
+
+func TestOrderOfStoresDoesNotMatter(t *testing.T) {
+	s := newSite(t, 2, 1)
+	s.init(t)
+	content := bytes.Repeat([]byte("order"), 100_000)
+	sys, err := Open(t.Context(), s.config(t), Interactive, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, sys, "f", content)
+	if err := sys.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.stores = []string{s.stores[2], s.stores[0], s.stores[1]}
+	sys, log := s.open(t)
+	if have := read(t, sys, "f", len(content)); !bytes.Equal(have, content) {
+		t.Error("other bytes")
+	}
+	d, name, err := sys.FS.Walk(t.Context(), caller(), "/a/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	l, err := d.Layout(t.Context(), caller(), name, true)
+	if err != nil || len(l.Objects) != 1 {
+		t.Fatalf("layout %v: %v", l, err)
+	}
+	for _, sh := range l.Objects[0].Shards {
+		if sh.State != repo.ShardOK {
+			t.Errorf("shard %d in %s: %s, %v", sh.Index, sh.Store, sh.State, sh.Err)
+		}
+	}
+	if log.Len() > 0 {
+		t.Errorf("logged: %s", log)
+	}
+}
+
+func TestWrongStoresAreRefused(t *testing.T) {
+	copyIdentity := func(t *testing.T, from, to string) {
+		t.Helper()
+		b, err := os.ReadFile(filepath.Join(from, objfmt.StoreIdentityKey))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, objfmt.StoreIdentityKey), b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	tests := []struct {
+		name  string
+		spoil func(t *testing.T, s *site)
+		want  string
+	}{
+		{"copy of a store", func(t *testing.T, s *site) { copyIdentity(t, s.stores[0], s.stores[1]) }, "is not this pod's: it holds shard 0, as does"},
+		{"of another installation", func(t *testing.T, s *site) {
+			other := newSite(t, 2, 1)
+			other.init(t)
+			copyIdentity(t, other.stores[1], s.stores[1])
+		}, "it belongs to another repo that is also called r"},
+		{"of another repo", func(t *testing.T, s *site) {
+			other := newSite(t, 2, 1)
+			other.repo = "q"
+			other.init(t)
+			copyIdentity(t, other.stores[1], s.stores[1])
+		}, "it holds shard 1 of repo q, pod p"},
+		{"renamed repo", func(t *testing.T, s *site) { s.repo = "q" }, "it holds shard 0 of repo r, pod p"},
+		{"changed geometry", func(t *testing.T, s *site) { s.data = 1 }, "it was made for 2+1, the configuration says 1+2"},
+		{"damaged identity", func(t *testing.T, s *site) {
+			if err := os.WriteFile(filepath.Join(s.stores[0], objfmt.StoreIdentityKey), []byte("{}"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, "store identity: unknown format version"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			s := newSite(t, 2, 1)
+			s.init(t)
+			test.spoil(t, s)
+			s.refused(t, test.want)
+		})
+	}
+}
+
+func TestEmptyStoreIsRefusedUntilInit(t *testing.T) {
+	s := newSite(t, 2, 1)
+	s.init(t)
+	if err := os.Remove(filepath.Join(s.stores[1], objfmt.StoreIdentityKey)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(t.Context(), s.config(t), Batch, slog.New(slog.DiscardHandler))
+	var se *StoreError
+	if !errors.As(err, &se) || se.Store != s.stores[1] || !strings.Contains(se.Hint(), "marfsctl init") {
+		t.Fatalf("have %v", err)
+	}
+	made := s.init(t)
+	if !made[1].New || !strings.HasSuffix(made[1].Is, "shard 1") {
+		t.Errorf("init gave %v", made)
+	}
+	s.open(t)
+}
+
+func TestInitLeavesAStoreWithUnknownObjectsAlone(t *testing.T) {
+	s := newSite(t, 2, 1)
+	if err := os.MkdirAll(filepath.Join(s.stores[2], "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(s.stores[2], "x", "object"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Init(t.Context(), s.config(t))
+	if err == nil || !strings.Contains(err.Error(), "it has no identity but is not empty (x/object)") {
+		t.Errorf("have %v", err)
+	}
+}
+
+func TestInitRefusesMetadataOfAnother(t *testing.T) {
+	s := newSite(t, 2, 1)
+	s.init(t)
+	c := s.config(t)
+	c.Namespaces[0].Name = "b"
+	if _, err := Init(t.Context(), c); err == nil || !strings.Contains(err.Error(), `belongs to namespace "a"`) {
+		t.Errorf("have %v", err)
+	}
+}
+
+func TestMissingStoreIsToleratedAndComesBack(t *testing.T) {
+	s := newSite(t, 2, 1)
+	s.init(t)
+	away := s.stores[1] + ".away"
+	if err := os.Rename(s.stores[1], away); err != nil {
+		t.Fatal(err)
+	}
+	c := s.config(t)
+	ps, err := identify(t.Context(), &c.Repos[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ps.close()
+	var log bytes.Buffer
+	if err := ps.usable(slog.New(slog.NewTextHandler(&log, nil))); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(log.String(), "store cannot be reached") || !strings.Contains(log.String(), s.stores[1]) {
+		t.Errorf("logged %q", log.String())
+	}
+	st := ps.stores(ps.members[0])[1]
+	if _, err := st.Stat(t.Context(), "x"); !errors.Is(err, objstore.ErrUnavailable) {
+		t.Errorf("away: %v", err)
+	}
+	if err := os.Rename(away, s.stores[1]); err != nil {
+		t.Fatal(err)
+	}
+	late := st.Store.(*late)
+	defer late.Close()
+	late.tried = late.tried.Add(-lateRetry)
+	if _, err := st.Stat(t.Context(), objfmt.StoreIdentityKey); err != nil {
+		t.Errorf("back: %v", err)
+	}
+}
+
+func TestLateStoreGoesByIdentity(t *testing.T) {
+	s := newSite(t, 2, 2)
+	s.init(t)
+	// Stores 1 and 3 are away at the start and come back in each other's place.
+	c := s.config(t)
+	for _, i := range []int{1, 3} {
+		if err := os.Rename(s.stores[i], s.stores[i]+".away"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ps, err := identify(t.Context(), &c.Repos[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ps.close()
+	if err := errors.Join(os.Rename(s.stores[1]+".away", s.stores[3]), os.Rename(s.stores[3]+".away", s.stores[1])); err != nil {
+		t.Fatal(err)
+	}
+	for i, st := range ps.stores(ps.members[0]) {
+		if l, ok := st.Store.(*late); ok {
+			defer l.Close()
+			l.tried = l.tried.Add(-lateRetry)
+		}
+		if id, err := readIdentity(t.Context(), st); err != nil || id.Index != i {
+			t.Errorf("place %d: shard %d, %v", i, id.Index, err)
+		}
+	}
+}
+
+func TestTooFewStores(t *testing.T) {
+	s := newSite(t, 2, 1)
+	s.init(t)
+	for _, i := range []int{0, 2} {
+		if err := os.RemoveAll(s.stores[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := Open(t.Context(), s.config(t), Batch, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), "only 1 of 3 can be reached, 2 are needed") {
+		t.Errorf("have %v", err)
+	}
+}
+
+func TestDamageIsRecorded(t *testing.T) {
+	s := newSite(t, 2, 1)
+	s.init(t)
+	content := bytes.Repeat([]byte("damage"), 100_000)
+	var log bytes.Buffer
+	sys, err := Open(t.Context(), s.config(t), Interactive, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, sys, "f", content)
+	d, name, err := sys.FS.Walk(t.Context(), caller(), "/a/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := d.Layout(t.Context(), caller(), name, false)
+	d.Close()
+	if err != nil || len(l.Objects) != 1 {
+		t.Fatalf("layout %v: %v", l, err)
+	}
+	if err := os.Remove(filepath.Join(l.Objects[0].Shards[0].Store, l.Objects[0].Key)); err != nil {
+		t.Fatal(err)
+	}
+	if have := read(t, sys, "f", len(content)); !bytes.Equal(have, content) {
+		t.Error("other bytes")
+	}
+	if err := sys.Close(); err != nil {
+		t.Fatal(err)
+	}
+	notes, err := os.ReadDir(filepath.Join(s.dir, "md", "degraded"))
+	if err != nil || len(notes) != 1 {
+		t.Errorf("degraded/ has %v, %v", notes, err)
+	}
+	if !strings.Contains(log.String(), "damaged object") {
+		t.Errorf("logged %q", log.String())
+	}
+}
+
+func TestDamageQueueIsBounded(t *testing.T) {
+	var log bytes.Buffer
+	q := newDamageQueue(slog.New(slog.NewTextHandler(&log, nil)))
+	for range damageBacklog + 5 {
+		q.add("a/00/x", objfmt.Layout{}, []int{1}, errors.New("why"))
+	}
+	if have := q.dropped.Load(); have != 5 {
+		t.Errorf("dropped %d", have)
+	}
+	q.start(nil)
+	q.stop()
+	if len(q.notes) != 0 {
+		t.Errorf("%d notes left", len(q.notes))
+	}
+}
+
+func TestReload(t *testing.T) {
+	s := newSite(t, 2, 1)
+	s.init(t)
+	sys, _ := s.open(t)
+	next := s.config(t)
+	next.Namespaces[0].Interactive = Perms(namespace.RM)
+	if later := sys.Reload(next); len(later) != 0 {
+		t.Errorf("waits for the next start: %v", later)
+	}
+	d, name, err := sys.FS.Walk(t.Context(), caller(), "/a/new")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if _, _, err := d.Create(t.Context(), caller(), name, uint32(os.O_WRONLY), 0o644); err == nil {
+		t.Error("created without wm")
+	}
+	next.Cache.Memory *= 2
+	next.Namespaces[0].UpdateInPlace = false
+	if have, want := sys.Reload(next), []string{"namespaces", "cache"}; !reflect.DeepEqual(have, want) {
+		t.Errorf("have %v, want %v", have, want)
+	}
+}
+
+func TestStatus(t *testing.T) {
+	s := newSite(t, 2, 2)
+	s.init(t)
+	if err := errors.Join(os.RemoveAll(s.stores[1]), os.Remove(filepath.Join(s.stores[2], objfmt.StoreIdentityKey)),
+		os.WriteFile(filepath.Join(s.stores[3], objfmt.StoreIdentityKey), []byte("x"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	stores, spaces, err := Status(context.Background(), s.config(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []Health{Healthy, Missing, Missing, Wrong} {
+		if stores[i].Health != want || (stores[i].Err == nil) != (want == Healthy) {
+			t.Errorf("store %d: %s, %v; want %s", i, stores[i].Health, stores[i].Err, want)
+		}
+	}
+	if len(spaces) != 1 || spaces[0].Health != Healthy || spaces[0].Total == 0 {
+		t.Errorf("namespaces %+v", spaces)
+	}
+}
+
+func TestInside(t *testing.T) {
+	c := &Config{Mount: "/campaign"}
+	for p, want := range map[string]string{"/campaign": "/", "/campaign/": "/", "/campaign/a/b": "/a/b", "/campaign/a/../b": "/b", "/x/../campaign/a": "/a"} {
+		if have, err := c.Inside(p); err != nil || have != want {
+			t.Errorf("%s: have %s, %v", p, have, err)
+		}
+	}
+	for _, p := range []string{"/", "/campaigns", "/campaign/../x", "a"} {
+		if have, err := c.Inside(p); err == nil {
+			t.Errorf("%s: have %s", p, have)
+		}
+	}
+}
+
+// TestAcceptedGeometriesMakeRepos holds the rules of the file against those of the repo.
+func TestAcceptedGeometriesMakeRepos(t *testing.T) {
+	for _, g := range []struct{ data, parity int }{{1, 0}, {1, 1}, {2, 1}, {4, 2}, {10, 4}, {16, 4}, {128, 128}} {
+		for _, block := range []Size{4 << 10, 16 << 10, 64 << 10, 1 << 20, 16 << 20} {
+			r := Repo{Name: "r", Data: g.data, Parity: g.parity, BlockSize: block}
+			_, err := repo.New(repo.Config{
+				Name:     r.Name,
+				Geometry: objfmt.Geometry{Data: g.data, Parity: g.parity, Block: int(block)},
+				MinWrite: r.minWrite(),
+				Memory:   int64(r.leastMemory()),
+				Pods:     []repo.Pod{{Name: "p", Weight: 1, Stores: make([]repo.Store, g.data+g.parity)}},
+			})
+			if err != nil {
+				t.Errorf("%d+%d of %v: %v", g.data, g.parity, block, err)
+			}
+		}
+	}
+}
