@@ -57,8 +57,9 @@ type Store interface {
 
 	// Get opens n bytes of the object from off; n < 0 means to the end. Fewer
 	// bytes come when the object ends before; off beyond the end is io.EOF at
-	// the first Read. A missing object is an error of Get itself, whatever the
-	// range. The reader must be closed; ctx governs its reads too.
+	// the first Read, and no other error of the reader wraps io.EOF. A missing
+	// object is an error of Get itself, whatever the range. The reader must be
+	// closed; ctx governs its reads too.
 	Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, error)
 
 	// Stat describes the object.

@@ -162,10 +162,13 @@ func (r *reader) fill() error {
 // damage to this object; other errors are the filesystem's.
 func readAt(f *os.File, buf []byte, off int64) error {
 	n, err := f.ReadAt(buf, off)
-	switch {
-	case n == len(buf):
+	if n == len(buf) {
 		return nil
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.EIO):
+	}
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EIO) {
 		return fmt.Errorf("%w: %d of %d bytes at %d: %w", objstore.ErrCorrupt, n, len(buf), off, err)
 	}
 	return err

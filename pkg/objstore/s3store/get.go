@@ -52,7 +52,8 @@ type reader struct {
 	etag  string // of the object, from the first answer
 	total int64  // its size
 
-	body     io.ReadCloser // nil: broken off, or at the end
+	body     io.ReadCloser   // nil: broken off, or at the end
+	req      context.Context // of the request that body answers
 	cancel   context.CancelCauseFunc
 	watchdog *time.Timer // cancels the request when the service stalls
 	failures int         // since the last progress
@@ -79,9 +80,7 @@ func (r *reader) open() error {
 	body, info, header, err := r.s.core.GetObject(ctx, r.s.cfg.Bucket, r.key, r.options())
 	r.watchdog.Stop()
 	if err != nil {
-		if errors.Is(context.Cause(ctx), errTimeout) {
-			err = fmt.Errorf("%w (%v): %w", errTimeout, r.s.cfg.Timeout, err)
-		}
+		err = timedOut(ctx, r.s.cfg.Timeout, err)
 		cancel(nil)
 		if isBeyondEnd(err) && r.etag == "" {
 			r.left = 0
@@ -89,7 +88,7 @@ func (r *reader) open() error {
 		}
 		return err
 	}
-	r.body, r.cancel = body, cancel
+	r.body, r.req, r.cancel = body, ctx, cancel
 	if err := r.accept(info, header); err != nil {
 		r.hangUp()
 		return err
@@ -152,7 +151,8 @@ func (r *reader) Read(p []byte) (int, error) {
 		r.off += int64(n)
 		r.left -= int64(n)
 		if r.left > 0 && err != nil {
-			r.broken(err)
+			r.hangUp()
+			r.fail(timedOut(r.req, r.s.cfg.Timeout, err))
 		}
 		if n > 0 {
 			return n, nil
@@ -164,15 +164,7 @@ func (r *reader) Read(p []byte) (int, error) {
 	return 0, io.EOF
 }
 
-// broken counts a failure of the body, and makes it final when there were too many.
-func (r *reader) broken(err error) {
-	r.hangUp()
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	r.fail(err)
-}
-
+// fail counts a failure, and makes it final when there were too many.
 func (r *reader) fail(err error) {
 	if r.ctx.Err() != nil {
 		r.err = r.ctx.Err()

@@ -6,6 +6,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"net/http"
@@ -31,12 +32,17 @@ func (s *Store) call(ctx context.Context, n int64, request func(context.Context)
 		limit := s.cfg.Timeout + time.Duration(n/minRate)*time.Second
 		ctx, cancel := context.WithTimeoutCause(ctx, limit, errTimeout)
 		defer cancel()
-		err := request(ctx)
-		if err != nil && errors.Is(context.Cause(ctx), errTimeout) {
-			return fmt.Errorf("%w (%v): %w", errTimeout, limit, err)
-		}
-		return err
+		return timedOut(ctx, limit, request(ctx))
 	})
+}
+
+// timedOut replaces the error of a request that our deadline ended, so that it
+// does not pass for the end of the caller's context.
+func timedOut(ctx context.Context, limit time.Duration, err error) error {
+	if err != nil && errors.Is(context.Cause(ctx), errTimeout) {
+		return fmt.Errorf("%w (%v)", errTimeout, limit)
+	}
+	return err
 }
 
 // retry is the one place that repeats requests. Its errors have their class.
@@ -85,23 +91,28 @@ func (s *Store) judge(err error) (error, bool) {
 		s.creds.Expire()
 		again = true
 	}
-	if class == nil {
-		return err, again // has its class already
+	if errors.Is(err, io.EOF) { // to a caller that would be the end of the object
+		err = fmt.Errorf("%w: %s", io.ErrUnexpectedEOF, err.Error())
+	}
+	if errors.Is(err, class) {
+		return err, again
 	}
 	return fmt.Errorf("%w: %w", class, err), again
 }
 
-// classOf returns the class of an error, nil if it carries it already.
+// classOf returns the class of an error, which it may carry already.
 func classOf(err error) (class error, again bool) {
 	var answer minio.ErrorResponse
 	var badCert *tls.CertificateVerificationError
 	var badXML *xml.SyntaxError
+	for _, class := range []error{fs.ErrPermission, fs.ErrInvalid, fs.ErrNotExist, objstore.ErrUnavailable} {
+		if errors.Is(err, class) {
+			return class, false
+		}
+	}
 	switch {
 	case errors.Is(err, objstore.ErrCorrupt):
-		return nil, true // what garbled the answer may have been on the way
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrInvalid), errors.Is(err, fs.ErrNotExist),
-		errors.Is(err, objstore.ErrUnavailable):
-		return nil, false
+		return objstore.ErrCorrupt, true // what garbled the answer may have been on the way
 	case errors.As(err, &answer) && answer.StatusCode != 0:
 		return classOfAnswer(answer)
 	case errors.As(err, &badCert):
