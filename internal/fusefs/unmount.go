@@ -2,7 +2,6 @@ package fusefs
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -38,18 +37,22 @@ func unmount(dir string, flags int) error {
 	return nil
 }
 
-// clearDead takes away a mount of ours whose daemon is gone, so that a restarted
-// daemon needs nobody's help.
+// clearDead takes away mounts of ours whose daemons are gone, so that a restarted
+// daemon needs nobody's help. It asks with statfs, which always reaches the daemon:
+// attributes may come out of the kernel's cache a while after its death.
 func clearDead(dir string) error {
-	_, err := os.Lstat(dir)
-	if !errors.Is(err, syscall.ENOTCONN) {
-		return err
+	for {
+		err := unix.Statfs(dir, new(unix.Statfs_t))
+		if err == nil {
+			return nil
+		}
+		if m, merr := mountAt(dir); err != unix.ENOTCONN || merr != nil || m.kind != "fuse."+typeName {
+			return os.NewSyscallError("statfs", err)
+		}
+		if err := unmount(dir, unix.MNT_DETACH); err != nil {
+			return err
+		}
 	}
-	m, merr := mountAt(dir)
-	if merr != nil || m.kind != "fuse."+typeName {
-		return err
-	}
-	return unmount(dir, unix.MNT_DETACH)
 }
 
 // mount is a line of mountinfo, as far as we need it.
