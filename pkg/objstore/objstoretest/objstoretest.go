@@ -47,7 +47,7 @@ func Run(t *testing.T, open func(t *testing.T) objstore.Store, o Options) {
 		{"Replace", (*suite).replace},
 		{"ConcurrentPuts", (*suite).concurrentPuts},
 		{"Ranges", (*suite).ranges},
-		{"ReaderTwice", (*suite).manyReaders},
+		{"ManyReaders", (*suite).manyReaders},
 		{"Stat", (*suite).stat},
 		{"Delete", (*suite).delete},
 		{"Missing", (*suite).missing},
@@ -136,7 +136,7 @@ func (s *suite) wantAbsent(key string) {
 	}
 }
 
-// wantClass checks that err is one of the classes a store may return.
+// wantErr checks that err is, or wraps, want.
 func (s *suite) wantErr(what string, err error, want error) {
 	s.Helper()
 	if !errors.Is(err, want) {
