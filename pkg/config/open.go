@@ -64,7 +64,7 @@ func Open(ctx context.Context, cfg *Config, front FrontEnd, log *slog.Logger) (*
 	s := &System{config: cfg, frontEnd: front, Repos: map[string]*repo.Repo{}, damage: newDamageQueue(log)}
 	err := s.openRepos(ctx, log)
 	if err == nil {
-		err = s.openNamespaces(ctx)
+		err = s.openNamespaces(ctx, log)
 	}
 	if err == nil {
 		err = s.openTree(log)
@@ -140,8 +140,10 @@ func (s *System) openRepos(ctx context.Context, log *slog.Logger) error {
 	return errors.Join(errs...)
 }
 
-// usable reports what keeps a repo from being used: stores that are wrong or
-// empty, and pods of which too few can be reached.
+// usable reports what keeps a repo from being used: stores that are wrong, and
+// pods of which too few can be used. An empty store among others is left out until
+// init has adopted it: it may be a directory whose filesystem is not mounted, and
+// what is written there would be hidden later. The pod's objects are still read.
 func (ps *pods) usable(log *slog.Logger) error {
 	var errs []error
 	for i, members := range ps.members {
@@ -154,17 +156,17 @@ func (ps *pods) usable(log *slog.Logger) error {
 				log.Warn("store cannot be reached", "repo", ps.repo.Name, "pod", m.pod.Name, "store", m.Name, "error", m.err)
 				continue
 			case empty:
-				// It may be a directory whose filesystem is not mounted, and
-				// its objects would look lost.
-				m.blame(ps, errNoIdentity,
-					"mount it; if it is new or replaces a lost one, run marfsctl init")
+				last = errNoIdentity
+				log.Error("store left out", "repo", ps.repo.Name, "pod", m.pod.Name, "store", m.Name, "error", errNoIdentity,
+					"hint", "mount it; if it is new or replaces a lost one, run marfsctl init")
+				continue
 			}
 			reached++
 		}
 		errs = append(errs, faults(members)...)
 		if reached < ps.repo.Data {
 			errs = append(errs, &StoreError{Repo: ps.repo.Name, Pod: ps.repo.Pods[i].Name, Store: "all",
-				Err:  fmt.Errorf("only %d of %d can be reached, %d are needed: %w", reached, len(members), ps.repo.Data, last),
+				Err:  fmt.Errorf("only %d of %d can be used, %d are needed: %w", reached, len(members), ps.repo.Data, last),
 				hint: "marfsctl status shows which; if the configuration is new, marfsctl init makes them"})
 		}
 	}
@@ -189,7 +191,7 @@ func (s *System) repoConfig(ps *pods) repo.Config {
 	return c
 }
 
-func (s *System) openNamespaces(ctx context.Context) error {
+func (s *System) openNamespaces(ctx context.Context, log *slog.Logger) error {
 	node, err := s.node()
 	if err != nil {
 		return err
@@ -212,6 +214,9 @@ func (s *System) openNamespaces(ctx context.Context) error {
 		s.Namespaces = append(s.Namespaces, o)
 		if err != nil {
 			return metadataError(n, err)
+		}
+		if o.Meta.Copied() {
+			log.Warn("metadata directory is a copy or was restored: nothing of it is destroyed", "namespace", n.Name, "metadata", n.Metadata[0])
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -241,22 +242,30 @@ func TestWrongStoresAreRefused(t *testing.T) {
 	}
 }
 
-func TestEmptyStoreIsRefusedUntilInit(t *testing.T) {
+func TestEmptyStoreIsLeftOutUntilInit(t *testing.T) {
 	s := newSite(t, 2, 1)
 	s.init(t)
 	if err := os.Remove(filepath.Join(s.stores[1], objfmt.StoreIdentityKey)); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Open(t.Context(), s.config(t), Batch, slog.New(slog.DiscardHandler))
-	var se *StoreError
-	if !errors.As(err, &se) || se.Store != s.stores[1] || !strings.Contains(se.Hint(), "marfsctl init") {
-		t.Fatalf("have %v", err)
+	sys, log := s.open(t)
+	if !strings.Contains(log.String(), "marfsctl init") || !strings.Contains(log.String(), s.stores[1]) {
+		t.Errorf("logged %s", log)
+	}
+	if err := sys.Repos["r"].Put(t.Context(), "a/00/x", strings.NewReader("x"), 1); err == nil {
+		t.Error("an object was written with a store left out, and min_write is all three")
+	}
+	if _, err := os.Stat(filepath.Join(s.stores[1], "a")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the store without identity was written to: %v", err)
 	}
 	made := s.init(t)
 	if !made[1].New || !strings.HasSuffix(made[1].Is, "shard 1") {
 		t.Errorf("init gave %v", made)
 	}
-	s.open(t)
+	_, log = s.open(t)
+	if log.Len() > 0 {
+		t.Errorf("logged %s", log)
+	}
 }
 
 func TestInitLeavesAStoreWithUnknownObjectsAlone(t *testing.T) {
@@ -356,7 +365,7 @@ func TestTooFewStores(t *testing.T) {
 		}
 	}
 	_, err := Open(t.Context(), s.config(t), Batch, slog.New(slog.DiscardHandler))
-	if err == nil || !strings.Contains(err.Error(), "only 1 of 3 can be reached, 2 are needed") {
+	if err == nil || !strings.Contains(err.Error(), "only 1 of 3 can be used, 2 are needed") {
 		t.Errorf("have %v", err)
 	}
 }
