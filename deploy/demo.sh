@@ -12,7 +12,7 @@ tree=$(go env GOROOT)/src
 base=${MARFS_DEMO_DIR:-${TMPDIR:-/tmp}}
 work=$(mktemp -d "$base/marfs-demo.XXXXXX")
 mnt=$work/mnt
-out=$mnt/projecta
+out=$mnt/home
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 now() { date +%s%N; }
