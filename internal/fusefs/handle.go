@@ -86,6 +86,7 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 	c := idOf(ctx)
 	kctx, stop := killable(ctx, c.PID)
 	defer stop()
+	h.dirty.Store(true)
 	done, err := h.file.WriteAt(kctx, c, data, off)
 	if done > 0 {
 		h.n.wrote(off, int64(done))
@@ -129,8 +130,13 @@ func (h *handle) commit(ctx context.Context, op string, fn func(context.Context)
 	if !h.write {
 		return 0
 	}
-	defer h.n.committed()
-	return h.n.errno(op, fn(context.WithoutCancel(ctx)))
+	h.dirty.Store(false)
+	err := fn(context.WithoutCancel(ctx))
+	if err != nil {
+		h.dirty.Store(true)
+	}
+	h.n.committed()
+	return h.n.errno(op, err)
 }
 
 // Release ends the handle; the kernel ignores errors here, so nothing is left
@@ -146,7 +152,7 @@ func (h *handle) close() {
 	if err := h.file.Close(); err != nil {
 		h.n.errno("release", err)
 	}
-	if h.write {
+	if h.dirty.Load() {
 		h.n.committed()
 	}
 }

@@ -49,6 +49,7 @@ func (n *node) Setattr(ctx context.Context, fh gofs.FileHandle, in *fuse.SetAttr
 	s := settings(in)
 	a, err := n.setattr(ctx, n.caller(ctx), fh, s)
 	if err == nil && s.Size != nil {
+		n.disown() // the kernel drops the pages when it gets the answer
 		err = n.dropSetID(ctx, &a)
 	}
 	if err != nil {

@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"sync/atomic"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -22,9 +23,10 @@ type fileState struct {
 type handle struct {
 	n      *node
 	file   *namespace.File
-	write  bool // it may have something to commit
-	cached bool // reads go through the page cache
-	maps   bool // it can fill pages although not cached, by a private mmap
+	write  bool        // it may have something to commit
+	cached bool        // reads go through the page cache
+	maps   bool        // it can fill pages although not cached, by a private mmap
+	dirty  atomic.Bool // it has written what no commit has made durable
 
 	// Guarded by n.mu.
 	users    int // operations on the node that borrowed it

@@ -10,18 +10,19 @@ import (
 
 // dir opens the directory that n is. It goes by names from the root, which the
 // namespace keeps open for a moment, and checks that what they lead to is still
-// the same inode: another node may have renamed or replaced any of them. ESTALE
-// makes the kernel look the path up again.
+// the same inode: another node may have renamed or replaced any of them. The
+// second try takes nothing from memory. ESTALE makes the kernel look the path up
+// again.
 func (n *node) dir(ctx context.Context) (*namespace.Dir, error) {
-	d, err := n.tryDir(ctx)
+	d, err := n.tryDir(ctx, false)
 	if errors.Is(err, syscall.ESTALE) {
-		d, err = n.tryDir(ctx)
+		d, err = n.tryDir(ctx, true)
 	}
 	return d, err
 }
 
-func (n *node) tryDir(ctx context.Context) (*namespace.Dir, error) {
-	d, err := n.walk(ctx)
+func (n *node) tryDir(ctx context.Context, anew bool) (*namespace.Dir, error) {
+	d, err := n.walk(ctx, anew)
 	if err != nil {
 		return nil, stale(err)
 	}
@@ -36,7 +37,7 @@ func (n *node) tryDir(ctx context.Context) (*namespace.Dir, error) {
 	return d, nil
 }
 
-func (n *node) walk(ctx context.Context) (*namespace.Dir, error) {
+func (n *node) walk(ctx context.Context, anew bool) (*namespace.Dir, error) {
 	if n.IsRoot() {
 		return n.fs.ns.Root(ctx)
 	}
@@ -44,11 +45,14 @@ func (n *node) walk(ctx context.Context) (*namespace.Dir, error) {
 	if parent == nil {
 		return nil, syscall.ESTALE // removed
 	}
-	up, err := parent.Operations().(*node).walk(ctx)
+	up, err := parent.Operations().(*node).walk(ctx, anew)
 	if err != nil {
 		return nil, err
 	}
 	defer up.Close()
+	if anew {
+		up.Forget(name)
+	}
 	return up.OpenDir(ctx, name)
 }
 

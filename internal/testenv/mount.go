@@ -118,6 +118,8 @@ func (m *Mount) Start() {
 	if m.options.MountOptions != "" {
 		args = append(args, "-o", m.options.MountOptions)
 	}
+	m.checkLog()
+	m.log.reset()
 	m.cmd = m.command("marfs-fuse", append(args, m.Path)...)
 	m.cmd.Stdout, m.cmd.Stderr = &m.log, &m.log
 	if err := m.cmd.Start(); err != nil {
@@ -191,8 +193,6 @@ func (m *Mount) Remount() {
 			m.t.Fatalf("marfs-fuse ended with code %d\n%s", code, m.log.text())
 		}
 	}
-	m.checkLog()
-	m.log.reset()
 	m.Start()
 }
 

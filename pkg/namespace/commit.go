@@ -36,8 +36,25 @@ func (w *stream) commitLocked(kind commitKind) error {
 		return err
 	}
 	w.dirty = false
+	content := w.slot.Content
+	w.all.Store(&content)
 	w.inode.commits.Add(1)
 	return nil
+}
+
+// changed notes that something is not committed; w.mu is held.
+func (w *stream) changed() {
+	w.dirty = true
+	w.all.Store(nil)
+}
+
+// published is the content of the newest slot when it holds all that was written,
+// else zero. It does not wait for a commit under way.
+func (w *stream) published() objfmt.ID {
+	if id := w.all.Load(); id != nil {
+		return *id
+	}
+	return objfmt.ID{}
 }
 
 // publish ends the object being written, if there is one, and publishes all.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"strings"
 	"syscall"
 
@@ -190,9 +191,10 @@ type Entries struct {
 	overlay int          // next child of the tree node; -1 while entries has more
 }
 
-// overlayPos is the position of the first entry that leads to a namespace. No
-// metadata filesystem is known to hand out offsets this high.
-const overlayPos = 1 << 62
+// overlayPos is the position of the first entry that leads to a namespace. It lies
+// above what metadata filesystems hand out (ext4 goes up to 1<<63 - 1<<32) but for
+// the end of a directory, which some put at math.MaxInt64.
+const overlayPos = math.MaxInt64 - 1<<20
 
 // Entries opens a stream of the directory's entries.
 func (d *Dir) Entries(ctx context.Context, c Caller) (*Entries, error) {
@@ -238,8 +240,8 @@ func (e *Entries) Next() (Entry, error) {
 
 // SeekTo continues at an Entry's Next, or at the start with 0.
 func (e *Entries) SeekTo(pos int64) error {
-	if pos >= overlayPos {
-		e.overlay = int(pos - overlayPos)
+	if i := pos - overlayPos; i >= 0 && e.dir.node != nil && i <= int64(len(e.dir.node.children)) {
+		e.overlay = int(i)
 		return nil
 	}
 	if e.entries == nil {

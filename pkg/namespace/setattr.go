@@ -238,14 +238,17 @@ func (f *File) stored(ctx context.Context, size int64) (int64, error) {
 	return f.view.end(), nil
 }
 
-// Content is the id of the content the file was opened with: pages cached for
-// it stay true as long as it is the same. Zero while this mount is writing the file.
+// Content is the id of the content that the file's readers get: pages cached for
+// it stay true as long as it is the same. Zero when that is not known: while this
+// mount has written what it has not published, or when the slot cannot be read.
 func (f *File) Content() objfmt.ID {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	if f.inode.writing.Load() != nil || f.view == nil {
+	if w := f.inode.writing.Load(); w != nil {
+		return w.published()
+	}
+	if err := f.look(context.Background()); err != nil {
 		return objfmt.ID{}
 	}
+	defer f.mu.RUnlock()
 	return f.view.content
 }
 

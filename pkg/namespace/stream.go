@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -38,6 +39,8 @@ type stream struct {
 	err     error // the stream failed: the old content stays
 	slot    objfmt.Slot
 	ended   bool
+
+	all atomic.Pointer[objfmt.ID] // the newest slot's content if that is all that was written, else nil
 
 	meta  sync.Mutex // guards size and mtime, so that stat never waits for stores
 	size  int64
@@ -109,7 +112,7 @@ func (w *stream) write(f *File, p []byte, off int64) (int, error) {
 		return 0, syscall.EOPNOTSUPP
 	}
 	w.owner = f
-	w.dirty = true
+	w.changed()
 	if err := w.zeros(off - pos); err != nil {
 		return 0, err
 	}
@@ -129,7 +132,9 @@ func (w *stream) extend(n int64) error {
 	case n < pos:
 		return syscall.EOPNOTSUPP
 	default:
-		w.dirty = w.dirty || n > pos
+		if n > pos {
+			w.changed()
+		}
 		return w.zeros(n - pos)
 	}
 }
