@@ -256,7 +256,7 @@ func inOrder(members []*member) []*member {
 }
 
 // stores returns what the repo is made of: the pod's stores in the order of
-// their shards, with a late one for each that was not reached.
+// their shards, with a late one for each that was not reached or is empty.
 func (ps *pods) stores(members []*member) (out []repo.Store) {
 	var missing []Store
 	for _, m := range members {
@@ -267,6 +267,9 @@ func (ps *pods) stores(members []*member) (out []repo.Store) {
 	for i, m := range inOrder(members) {
 		st := m.Store
 		if !m.known() {
+			if st.Store != nil {
+				closeStore(st.Store)
+			}
 			st.Store = &late{want: ps.identity(m.pod, i), candidates: missing, cause: m.err, tried: time.Now()}
 		}
 		out = append(out, st)

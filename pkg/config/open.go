@@ -57,9 +57,10 @@ type Opened struct {
 }
 
 // Open starts what cfg describes: it connects to the stores, checks whose they
-// are, and opens the metadata directories. A store that cannot be reached is
-// logged and left to the repo to work around, as long as each pod has enough
-// stores to read from.
+// are, and opens the metadata directories. A store that belongs to another is an
+// error. One that cannot be reached or is empty is logged and left to the repo to
+// work around, as long as each pod has enough stores to read from; it is used
+// once it answers with the identity that is missing.
 func Open(ctx context.Context, cfg *Config, front FrontEnd, log *slog.Logger) (*System, error) {
 	s := &System{config: cfg, frontEnd: front, Repos: map[string]*repo.Repo{}, damage: newDamageQueue(log)}
 	err := s.openRepos(ctx, log)
