@@ -3,25 +3,26 @@ package namespace
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"syscall"
 
 	"marfs/pkg/objstore"
+	"marfs/pkg/repo"
 )
 
-// errno gives the errno that an error of the data path stands for. An object
-// that is not there is EIO: the file is.
+// errno gives the errno that an error of the data path stands for. What a store
+// says is EIO, but for want of room: its own errno (ECONNREFUSED, EROFS, EACCES,
+// ENOENT ...) is about the store, and a user would take it to be about the file.
 func errno(err error) syscall.Errno {
 	var e syscall.Errno
 	switch {
-	case errors.As(err, &e):
-		return e
 	case errors.Is(err, objstore.ErrNoSpace):
 		return syscall.ENOSPC
+	case errors.Is(err, repo.ErrQuorum), errors.Is(err, objstore.ErrUnavailable), errors.Is(err, objstore.ErrCorrupt):
+		return syscall.EIO
+	case errors.As(err, &e):
+		return e
 	case errors.Is(err, context.Canceled):
 		return syscall.EINTR
-	case errors.Is(err, fs.ErrPermission):
-		return syscall.EACCES
 	}
 	return syscall.EIO
 }
@@ -33,7 +34,9 @@ func (s *space) dataError(op, name string, err error) error {
 		return nil
 	}
 	e := errno(err)
-	if e != syscall.EINTR {
+	if e == syscall.ESTALE { // no failure: another writer was faster
+		s.fs.log.Warn("content was replaced meanwhile", "namespace", s.cfg.Name, "op", op, "path", name, "err", err)
+	} else if e != syscall.EINTR {
 		s.fs.log.Error("data path failed", "namespace", s.cfg.Name, "op", op, "path", name, "errno", e.Error(), "err", err)
 	}
 	return pathError(op, name, e)

@@ -477,7 +477,7 @@ func (w *window) lost() error {
 	}
 	what := fmt.Sprintf("read %s from repo %s, pod %s", w.key, w.repo.cfg.Name, w.layout.Pod)
 	if missing == asked && missing > w.layout.Parity {
-		return fmt.Errorf("%s: %w", what, fs.ErrNotExist)
+		return fmt.Errorf("%s: %w: %w", what, fs.ErrNotExist, errs)
 	}
 	return fmt.Errorf("%s: %w: %w", what, ErrQuorum, errs)
 }
