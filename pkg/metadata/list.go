@@ -177,7 +177,8 @@ func (f *FS) hintsOf(pack string) (n int, err error) {
 		return 0, ignore(err, syscall.ENOENT)
 	}
 	defer d.Close()
-	return n, eachEntry(d, "", func(string) (bool, error) { n++; return false, nil })
+	err = eachEntry(d, "", func(string) (bool, error) { n++; return false, nil })
+	return n, err
 }
 
 // Members reads the member table of a finished pack.

@@ -96,12 +96,12 @@ func (f *FS) BeginPack(ctx context.Context, members []PackMember) (*Pack, error)
 	if err != nil {
 		return nil, err
 	}
-	return p, f.in(openPacks, func(d mdfs.Dir) error {
-		if err := writeFile(stepPack, d, p.name, b, true); err != nil {
-			return err
-		}
-		return syncDir(stepPack, d)
-	})
+	// Moved to its place complete, so that recovery never takes half a table.
+	tmp, err := f.putTemp(stepPack, true, func(fl mdfs.File) error { return writeAt(stepPack, fl, b, 0) })
+	if err != nil {
+		return nil, err
+	}
+	return p, f.moveTemp(stepPack, tmp, openPacks, p.name, true)
 }
 
 // Publish makes each member's content the range of the object, on exactly the
@@ -405,7 +405,8 @@ func (f *FS) versionNames(content objfmt.ID, object objfmt.ObjectID) (found bool
 	if err = look(fanned(versionName, content), content.String()); found || err != nil {
 		return found, err
 	}
-	return found, look(takenName, content.String()+".")
+	err = look(takenName, content.String()+".")
+	return found, err
 }
 
 // maxMembers bounds what is read as a member table.

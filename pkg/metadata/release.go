@@ -32,8 +32,11 @@ func (fl *File) Release(ctx context.Context) (bool, error) {
 }
 
 func (fl *File) release() (bool, error) {
+	if held, err := fl.holdsData(); err != nil || !held {
+		return false, err
+	}
 	st, err := fl.inode.Stat()
-	if err != nil || st.Blocks == 0 {
+	if err != nil {
 		return false, err
 	}
 	s, noted, err := fl.newest()
@@ -50,6 +53,15 @@ func (fl *File) release() (bool, error) {
 		return false, errors.Join(err, fl.endPunch(mtimeOf(&st)))
 	}
 	return true, fl.endPunch(mtimeOf(&st))
+}
+
+// holdsData tells whether the own body has any bytes: blocks of xattrs do not count.
+func (fl *File) holdsData() (bool, error) {
+	_, err := fl.inode.Seek(0, unix.SEEK_DATA)
+	if errors.Is(err, syscall.ENXIO) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // note keeps the mtime, and looks again: a touch since it was read is kept too.
@@ -93,8 +105,12 @@ func (fl *File) punchArchived(size int64) error {
 			return err
 		}
 	}
-	return punch(stepPunch, fl.inode, max(size, 1))
+	return punch(stepPunch, fl.inode, (size|(punchUnit-1))+1)
 }
+
+// punchUnit is a multiple of every block size: what is punched in part is zeroed
+// and stays allocated.
+const punchUnit = 16 << 20
 
 // endPunch puts the noted mtime back and removes the note. One that is gone was
 // ended by somebody who opened the file meanwhile: before the punch perhaps, so

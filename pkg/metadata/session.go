@@ -82,15 +82,13 @@ func (s *Session) record(restored objfmt.ID) error {
 	if err != nil {
 		return err
 	}
-	return s.f.inMade(workName+"/"+s.f.o.Node, func(d mdfs.Dir) error {
-		if err := writeFile(stepWork, d, s.ID.String(), b, !s.f.o.Omit.Has(omit.SyncWork)); err != nil {
-			return err
-		}
-		if s.f.o.Omit.Has(omit.SyncWork) {
-			return nil
-		}
-		return syncDir(stepWork, d)
-	})
+	// Moved to its place complete, so that recovery never takes half a record.
+	durable := !s.f.o.Omit.Has(omit.SyncWork)
+	tmp, err := s.f.putTemp(stepWork, durable, func(fl mdfs.File) error { return writeAt(stepWork, fl, b, 0) })
+	if err != nil {
+		return err
+	}
+	return s.f.moveTemp(stepWork, tmp, workName+"/"+s.f.o.Node, s.ID.String(), durable)
 }
 
 // NewContent returns the id of another content that this session makes.
