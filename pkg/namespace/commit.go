@@ -32,8 +32,7 @@ func (w *stream) commitLocked(kind commitKind) error {
 		return nil
 	}
 	if err := w.publish(kind); err != nil {
-		w.err = err
-		return err
+		return w.fail(err)
 	}
 	w.dirty = false
 	content := w.slot.Content
@@ -201,8 +200,7 @@ func (w *stream) view() (*view, error) {
 		return nil, w.err
 	}
 	if err := w.drain(); err != nil {
-		w.err = err
-		return nil, err
+		return nil, w.fail(err)
 	}
 	v := &view{size: w.pos()}
 	for _, c := range w.chunks {

@@ -55,11 +55,11 @@ func (d *Dir) join(name string) string {
 
 // real refuses to act on a synthetic directory and on names that lead to a namespace.
 func (d *Dir) real(op, name string) error {
-	if d.md == nil {
-		return pathError(op, name, syscall.EROFS)
-	}
-	if d.node.child(name) != nil {
+	switch {
+	case d.node.child(name) != nil:
 		return pathError(op, name, syscall.EBUSY)
+	case d.md == nil:
+		return pathError(op, name, syscall.EROFS)
 	}
 	return nil
 }

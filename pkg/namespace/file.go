@@ -109,7 +109,7 @@ func (d *Dir) Open(ctx context.Context, c Caller, name string, flags uint32) (*F
 	f := d.file(c, name, int(flags), n)
 	if flags&syscall.O_TRUNC != 0 {
 		err = f.restart(ctx, f)
-	} else if f.readable() && n.writing.Load() == nil {
+	} else if f.readable() && n.live() == nil {
 		err = f.refresh(ctx)
 	}
 	if err != nil {
@@ -257,7 +257,7 @@ func (f *File) ReadAt(ctx context.Context, c Caller, p []byte, off int64) (int, 
 }
 
 func (f *File) read(ctx context.Context, p []byte, off int64) (int, error) {
-	if w := f.inode.writing.Load(); w != nil {
+	if w := f.inode.live(); w != nil {
 		v, err := w.view()
 		if err != nil {
 			return 0, err

@@ -25,6 +25,15 @@ type inode struct {
 	writers int                    // open handles that may write
 }
 
+// live is the write in progress whose bytes readers on this mount see; nil when
+// there is none, or it failed.
+func (n *inode) live() *stream {
+	if w := n.writing.Load(); w != nil && !w.failed.Load() {
+		return w
+	}
+	return nil
+}
+
 func (n *inode) writerCame(f *File) {
 	if f.writable() {
 		n.begin.Lock()
@@ -112,7 +121,7 @@ func (t *inodeTable) overlay(st *mdfs.Stat) {
 	if n == nil {
 		return
 	}
-	if w := n.writing.Load(); w != nil {
+	if w := n.live(); w != nil {
 		w.overlay(st)
 	}
 }

@@ -353,6 +353,10 @@ func TestQuorumLostFailsTheCloseAndKeepsTheOldContent(t *testing.T) {
 	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EIO) {
 		t.Errorf("flush without quorum: %v", err)
 	}
+	same(t, "old content, while the writer is still there", get(t, d, "f"), old)
+	if st, _ := d.Lookup(ctx, me, "f"); st.Size != int64(len(old)) {
+		t.Errorf("size %d after the failure, want %d", st.Size, len(old))
+	}
 	f.Close()
 	same(t, "old content", get(t, d, "f"), old)
 	same(t, "old content elsewhere", get(t, dir(t, w.node("b"), "/proj"), "f"), old)

@@ -228,7 +228,7 @@ func (f *File) Seek(ctx context.Context, off int64, whence int) (int64, error) {
 
 // stored is how many of size bytes are stored; the rest reads as zeros.
 func (f *File) stored(ctx context.Context, size int64) (int64, error) {
-	if f.inode.writing.Load() != nil {
+	if f.inode.live() != nil {
 		return size, nil
 	}
 	if err := f.look(ctx); err != nil {
@@ -242,7 +242,7 @@ func (f *File) stored(ctx context.Context, size int64) (int64, error) {
 // it stay true as long as it is the same. Zero when that is not known: while this
 // mount has written what it has not published, or when the slot cannot be read.
 func (f *File) Content() objfmt.ID {
-	if w := f.inode.writing.Load(); w != nil {
+	if w := f.inode.live(); w != nil {
 		return w.published()
 	}
 	if err := f.look(context.Background()); err != nil {

@@ -35,8 +35,9 @@ type stream struct {
 	done    int64          // bytes in chunks
 	spooled bool           // what follows goes to the spool
 	spool   spool
-	dirty   bool  // something is not committed
-	err     error // the stream failed: the old content stays
+	dirty   bool        // something is not committed
+	err     error       // the stream failed: the old content stays
+	failed  atomic.Bool // err is set; read without mu
 	slot    objfmt.Slot
 	ended   bool
 
@@ -163,14 +164,22 @@ func (w *stream) append(p []byte) (err error) {
 		err = w.appendChunk(p)
 	}
 	if err != nil {
-		w.err = err
-		return err
+		return w.fail(err)
 	}
 	w.meta.Lock()
 	w.size += int64(len(p))
 	w.mtime, w.fixed = time.Now(), false
 	w.meta.Unlock()
 	return nil
+}
+
+// fail makes err the end of the stream: its handle gets it from now on, and
+// everybody else sees the old content. w.mu is held.
+func (w *stream) fail(err error) error {
+	w.err = err
+	w.failed.Store(true)
+	w.inode.commits.Add(1)
+	return err
 }
 
 // hold keeps bytes back while the file may still be small enough for a
