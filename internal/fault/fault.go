@@ -44,7 +44,8 @@ type plan struct {
 	act   func() error
 	left  atomic.Int64 // arrivals before it happens
 	dead  bool         // goes on failing, everywhere
-	gone  atomic.Bool  // dead, and it has happened
+	seen  func(string) // only looks on
+	hits  atomic.Int64 // how often it has happened
 }
 
 func init() {
@@ -97,21 +98,26 @@ func hit(point string) error {
 }
 
 func (p *plan) hit(point string) error {
-	if p.gone.Load() {
+	if p.seen != nil {
+		p.seen(point)
+		return nil
+	}
+	if p.dead && p.hits.Load() > 0 {
 		return fmt.Errorf("%s: %w", point, ErrInjected)
 	}
 	if point != p.point || p.left.Add(-1) != 0 {
 		return nil
 	}
-	p.gone.Store(p.dead)
+	p.hits.Add(1)
 	if err := p.act(); err != nil {
 		return fmt.Errorf("%s: %w", point, err)
 	}
 	return nil
 }
 
-// Arm arms one point as MARFS_FAULT does; disarm ends it. For tests.
-func Arm(spec string) (disarm func(), err error) {
+// Arm arms one point as MARFS_FAULT does; disarm ends that, and tells whether the
+// point was reached. For tests.
+func Arm(spec string) (disarm func() (hit bool), err error) {
 	point, what, ok := strings.Cut(spec, "=")
 	action, count, counted := strings.Cut(what, ":")
 	n := int64(1)
@@ -125,7 +131,27 @@ func Arm(spec string) (disarm func(), err error) {
 	p := &plan{point: point, act: act, dead: action == "dead"}
 	p.left.Store(n)
 	armed.Store(p)
-	return func() { armed.CompareAndSwap(p, nil) }, nil
+	return func() bool {
+		armed.CompareAndSwap(p, nil)
+		return p.hits.Load() > 0
+	}, nil
+}
+
+// Trace counts arrivals at points until stop, which returns how often each was
+// reached. For tests that want to visit them all.
+func Trace() (stop func() map[string]int) {
+	var mu sync.Mutex
+	seen := map[string]int{}
+	p := &plan{seen: func(point string) {
+		mu.Lock()
+		defer mu.Unlock()
+		seen[point]++
+	}}
+	armed.Store(p)
+	return func() map[string]int {
+		armed.CompareAndSwap(p, nil)
+		return seen
+	}
 }
 
 var actions = map[string]func() error{

@@ -317,7 +317,9 @@ func (f *FS) takeExpired(ctx context.Context, ref TrashRef, r objfmt.Record, bef
 }
 
 // judge: the newest slot names it: no version (any more), drop the record; only a
-// lower slot: back, whoever drops that slot needs it; none: it can go.
+// lower slot: back, whoever drops that slot needs it; none: it can go. The lower
+// slot is dropped here: a truncate that died has no record that leads to it, and
+// it would keep the version for ever.
 func (f *FS) judge(v *expiredVersion, looked use, done *Expired) (doomed, error) {
 	switch looked {
 	case usedNewest:
@@ -328,7 +330,7 @@ func (f *FS) judge(v *expiredVersion, looked use, done *Expired) (doomed, error)
 		return nil, f.dropEntry(v.entry)
 	case usedLower:
 		done.Kept++
-		return nil, f.putVersionBack(v.record, v.token)
+		return nil, errors.Join(f.putVersionBack(v.record, v.token), f.dropLowerOf(v.record))
 	}
 	token := tokenDoomed + f.suffix()
 	err := f.in(takenName, func(d mdfs.Dir) error {
@@ -339,6 +341,17 @@ func (f *FS) judge(v *expiredVersion, looked use, done *Expired) (doomed, error)
 	}
 	v.token = token
 	return v, nil
+}
+
+// dropLowerOf drops the lower slots of a version's file.
+func (f *FS) dropLowerOf(v objfmt.Record) error {
+	fl, err := f.openHome(v.File, homePlaces)
+	if err != nil {
+		return ignore(err, syscall.ENOENT)
+	}
+	defer fl.Close()
+	_, err = fl.dropLower(Who{Cred: mdfs.Cred{UID: v.By}, Path: v.Path}, v.Why, 0)
+	return err
 }
 
 func (v *expiredVersion) destroy(ctx context.Context, f *FS) error {

@@ -75,8 +75,13 @@ var ctx = context.Background()
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	return newWorldIn(t, t.TempDir())
+}
+
+func newWorldIn(t *testing.T, root string) *world {
+	t.Helper()
 	now := time.Now()
-	w := &world{t: t, root: t.TempDir(), store: &store{}, clock: &now}
+	w := &world{t: t, root: root, store: &store{}, clock: &now}
 	md := w.mount()
 	if err := Init(md, "test"); err != nil {
 		t.Fatal(err)
@@ -305,4 +310,3 @@ func wantErrno(t *testing.T, err error, want syscall.Errno) {
 		t.Fatalf("error %v, want %v", err, want)
 	}
 }
-
