@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -66,7 +67,12 @@ func TestWriteFaults(t *testing.T) {
 		for _, size := range []int{100, 400_000, 10 * int(small.Stripe())} {
 			for bad := 1; bad <= 2; bad++ {
 				t.Run(fmt.Sprintf("%s/%d/%d", f.name, size, bad), func(t *testing.T) {
-					rg := newRig(t, small, 1, func(c *Config) { c.StallTimeout = 100 * time.Millisecond })
+					t.Parallel()
+					rg := newRig(t, small, 1, func(c *Config) {
+						if strings.HasPrefix(f.name, "hang") {
+							c.StallTimeout = 2 * time.Second
+						}
+					})
 					for i := range bad {
 						rg.pods[0][i*2].put = f.put
 					}
@@ -216,7 +222,7 @@ func TestHedge(t *testing.T) {
 
 // Two hanging stores are read around, too; three are an error in bounded time.
 func TestStalledReads(t *testing.T) {
-	rg := newRig(t, small, 1, func(c *Config) { c.HedgeAfter = 10 * time.Millisecond; c.StallTimeout = 200 * time.Millisecond })
+	rg := newRig(t, small, 1, func(c *Config) { c.HedgeAfter = 10 * time.Millisecond; c.StallTimeout = time.Second })
 	data := content(3, int(small.Stripe()))
 	l := rg.write(t, "stalled", data, 1<<20)
 	for i := range 3 {
@@ -317,19 +323,18 @@ func TestManyWritersLittleMemory(t *testing.T) {
 	rg := newRig(t, g, 1, func(c *Config) { c.Memory = 16 << 20; c.StallTimeout = 5 * time.Second })
 	const writers = 64
 	var all []*Writer
-	sizes := make([]int, writers)
+	datas := make([][]byte, writers)
 	for i := range writers {
 		w, err := rg.Create(t.Context(), fmt.Sprintf("many/%d", i))
 		if err != nil {
 			t.Fatal(err)
 		}
 		all = append(all, w)
-		sizes[i] = []int{3_000_000, 100, 200_000, 70_000}[i%4]
+		datas[i] = content(byte(i), []int{3_000_000, 100, 200_000, 70_000}[i%4])
 	}
 	for off := 0; off < 3_000_000; off += 50_000 {
 		for i, w := range all {
-			data := content(byte(i), sizes[i])
-			if off < len(data) {
+			if data := datas[i]; off < len(data) {
 				if _, err := w.Write(data[off:min(off+50_000, len(data))]); err != nil {
 					t.Fatalf("writer %d at %d: %v", i, off, err)
 				}
@@ -347,7 +352,7 @@ func TestManyWritersLittleMemory(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rg.wantRead(t, w.key, l, content(byte(i), sizes[i]), 0, sizes[i])
+		rg.wantRead(t, w.key, l, datas[i], 0, len(datas[i]))
 	}
 	rg.idle(t)
 }

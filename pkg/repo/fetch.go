@@ -21,6 +21,7 @@ type fetch struct {
 	late       time.Time    // when it counts as slow
 	progress   atomic.Int64 // when the last cell came, Unix nanoseconds
 	slow       bool         // others are read in its place
+	probe      bool         // of a store that failed lately
 }
 
 // kept is a verified cell that stays in memory until its window ends.

@@ -206,6 +206,9 @@ func (r *recent) first(id string, now time.Time) bool {
 	}
 	_, young := r.young[id]
 	_, old := r.old[id]
+	if young || old {
+		return false // and not remembered anew: what goes on is reported again
+	}
 	r.young[id] = struct{}{}
-	return !young && !old
+	return true
 }

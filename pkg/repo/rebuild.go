@@ -107,7 +107,7 @@ func (b *rebuild) run(ctx context.Context, bad []int) error {
 		failed = b.copyRows(ctx, stores, first, min(first+rows, l.Rows()))
 		stalled.Reset(b.repo.cfg.StallTimeout)
 	}
-	return b.end(failed)
+	return b.end(ctx, failed)
 }
 
 // start begins to put a shard. One that is not needed is deleted first: a torn
@@ -179,14 +179,29 @@ func (b *rebuild) copyRows(ctx context.Context, stores []*store, first, end int6
 }
 
 // end finishes the new shards; after a failure of the reads nothing of them is stored.
-func (b *rebuild) end(failed error) error {
+func (b *rebuild) end(ctx context.Context, failed error) error {
 	errs := []error{failed}
 	for _, p := range b.puts {
 		if failed == nil {
 			p.write(b.layout.Footer(p.shard).Append(nil))
 		}
 		p.w.CloseWithError(failed) // nil: io.EOF
-		errs = append(errs, <-p.done)
+		errs = append(errs, p.wait(ctx))
 	}
 	return join(errs...)
+}
+
+// wait returns how the Put ended; one that ignores its context is left behind.
+func (p *put) wait(ctx context.Context) error {
+	select {
+	case err := <-p.done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-p.done:
+		return err
+	case <-time.After(abortWait):
+		return context.Cause(ctx)
+	}
 }

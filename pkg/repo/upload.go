@@ -118,6 +118,7 @@ func (sh *shardUpload) giveUp(why error) bool {
 	if was == running {
 		sh.cancel(why)
 		sh.drain()
+		sh.up.signal()
 	}
 	return was == running
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -182,17 +183,17 @@ func (w *window) span(shard int, need func(cell int64) bool) *fetch {
 // start begins a fetch, unless its store is avoided.
 func (w *window) start(f *fetch) bool {
 	now := time.Now()
+	late := w.repo.latency.late(f.end - f.first)
 	switch w.stores[f.shard].health.ask(now) {
 	case avoid:
 		if !w.avoided {
 			w.dead[f.shard] = fmt.Errorf("store %s: shard %d: %w", w.stores[f.shard].Name, f.shard, errAvoided)
 			return false
 		}
-	case probe:
-		f.slow = true // so that nobody waits for it alone
+	case probe: // nobody waits long for it
+		late, f.probe = min(late, hedgeFloor), true
 	}
-	f.started = now
-	f.late = now.Add(w.repo.latency.late(f.end - f.first))
+	f.started, f.late = now, now.Add(late)
 	f.progress.Store(now.UnixNano())
 	w.flying = append(w.flying, f)
 	w.users.Add(1)
@@ -212,12 +213,7 @@ func (w *window) start(f *fetch) bool {
 
 // take accounts for a fetch that ended.
 func (w *window) take(f fetched) {
-	for i, other := range w.flying {
-		if other == f.fetch {
-			w.flying = append(w.flying[:i], w.flying[i+1:]...)
-			break
-		}
-	}
+	w.flying = slices.DeleteFunc(w.flying, func(other *fetch) bool { return other == f.fetch })
 	for _, k := range f.kept {
 		w.kept[w.index(f.shard, k.cell)] = k.data
 		w.buffers = append(w.buffers, k.buf)
@@ -262,7 +258,7 @@ func (w *window) look(now time.Time) {
 		if f.slow || now.Before(f.late) {
 			continue
 		}
-		if f.slow = w.repo.latency.spend(); !f.slow {
+		if f.slow = f.probe || w.repo.latency.spend(); !f.slow {
 			f.late = now.Add(w.repo.latency.late(f.end - f.first))
 		}
 	}
@@ -288,7 +284,7 @@ func (w *window) coming(shard int, cell int64) bool {
 // repair reconstructs what it can of the cells nobody will bring, and fetches
 // what it takes to reconstruct the others.
 func (w *window) repair() error {
-	for {
+	for w.troubled() {
 		short, err := w.reconstruct()
 		if err != nil || len(short) == 0 {
 			return err
@@ -304,6 +300,13 @@ func (w *window) repair() error {
 		}
 		return nil // slow ones may still come
 	}
+	return nil
+}
+
+// troubled reports whether there can be orphans at all.
+func (w *window) troubled() bool {
+	return slices.ContainsFunc(w.dead, func(err error) bool { return err != nil }) ||
+		slices.ContainsFunc(w.flying, func(f *fetch) bool { return f.slow })
 }
 
 // reserve acquires the memory of everything a repair may keep, at once: holding
@@ -376,6 +379,8 @@ func (w *window) reconstructRow(c int64, orphans []int) error {
 			clear(row[shard][copy(row[shard], src):])
 		}
 	}
+	// A slow fetch may have brought an orphan meanwhile.
+	orphans = slices.DeleteFunc(orphans, func(shard int) bool { return row[shard] != nil })
 	for _, shard := range orphans {
 		b := w.repo.cell(size)
 		scratch = append(scratch, b)
