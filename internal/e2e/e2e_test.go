@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"flag"
@@ -12,9 +11,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -69,7 +70,7 @@ func noisy(seed uint64, n int) []byte {
 // writeFile makes or overwrites a file in one go and returns the first error,
 // that of close included: only nil acknowledges the content.
 func writeFile(path string, content []byte) error {
-	f, err := os.Create(path)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
@@ -87,15 +88,14 @@ func mustWrite(t *testing.T, path string, content []byte) {
 	}
 }
 
-// mustHold checks a file's content.
-func mustHold(t *testing.T, path string, want []byte) {
+// wantFile checks a file's content.
+func wantFile(t *testing.T, path string, want []byte) {
 	t.Helper()
 	got, err := os.ReadFile(path)
 	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Fatalf("%s: %s", path, difference(got, want))
+		t.Error(err)
+	} else if !bytes.Equal(got, want) {
+		t.Errorf("%s: %s", path, difference(got, want))
 	}
 }
 
@@ -303,18 +303,16 @@ func filesBelow(t *testing.T, dir string) (files []string) {
 	return files
 }
 
-// logLine reports whether one line of the daemon's log holds all of the texts.
-func logLine(m *testenv.Mount, texts ...string) bool {
-	lines := bufio.NewScanner(strings.NewReader(m.Log()))
-	lines.Buffer(nil, mib)
-next:
-	for lines.Scan() {
-		for _, text := range texts {
-			if !strings.Contains(lines.Text(), text) {
-				continue next
+// wantLogged waits for a line of the daemon's log that holds all of the texts.
+// What it logged before it answered may still be in the pipe.
+func wantLogged(t *testing.T, m *testenv.Mount, texts ...string) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		for line := range strings.Lines(m.Log()) {
+			if !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) }) {
+				return
 			}
 		}
-		return true
 	}
-	return false
+	t.Errorf("no line of the log holds all of %q", texts)
 }
