@@ -286,11 +286,16 @@ func (f *FS) settlePack(ctx context.Context, name string, last bool) error {
 	if err := syncAll(stepSyncAll, f.md); err != nil {
 		return err
 	}
-	live, err := f.finishMembers(ctx, t)
+	lost, err := f.finishMembers(ctx, t)
 	if err != nil {
 		return err
 	}
-	if live > 0 {
+	if live := len(t.Members) - len(lost); live > 0 {
+		for _, content := range lost {
+			if err := f.packHint(object, content); err != nil {
+				return err
+			}
+		}
 		return f.filePack(deadName, name, object, live)
 	}
 	if err := f.deletePrefix(ctx, object, nil); err != nil || !last {
@@ -325,25 +330,25 @@ func (f *FS) fenceMember(ctx context.Context, m objfmt.Member, object objfmt.Obj
 	return errLost
 }
 
-// finishMembers puts homes where their slots say, leaves hints for the members
-// that do not name the pack, and counts those that do, in slots or versions.
-func (f *FS) finishMembers(ctx context.Context, t *objfmt.MemberTable) (live int, err error) {
+// finishMembers puts homes where their slots say, and returns the contents of
+// members that do not name the pack, in slots or versions.
+func (f *FS) finishMembers(ctx context.Context, t *objfmt.MemberTable) (lost []objfmt.ID, err error) {
 	for _, m := range t.Members {
 		names, err := f.memberNames(ctx, m, t.Object.Object)
 		if err != nil {
-			return live, err
+			return lost, err
 		}
-		if names {
-			live++
+		if !names {
+			lost = append(lost, m.Content)
 		}
 		if f.o.Omit.Has(omit.HomeAfterRecovery) {
 			continue
 		}
 		if err := f.tidyMember(m); err != nil {
-			return live, fileError("recover", m.File, err)
+			return lost, fileError("recover", m.File, err)
 		}
 	}
-	return live, nil
+	return lost, nil
 }
 
 func (f *FS) tidyMember(m objfmt.Member) error {

@@ -121,6 +121,11 @@ func (fl *File) fence(ctx context.Context, session objfmt.ID) error {
 		}
 		s, err := fl.publish(stepFence, top, next)
 		if errors.Is(err, errLost) {
+			if next.Content != top.Content { // copied for nothing
+				if err := fl.f.removeBody(next.Content); err != nil {
+					return err
+				}
+			}
 			continue
 		}
 		if err != nil {
@@ -148,11 +153,11 @@ func (fl *File) bumped(top objfmt.Slot, session objfmt.ID) (objfmt.Slot, error) 
 			return top, err
 		}
 	}
-	return fl.closed(top)
+	return fl.closed(top, session)
 }
 
 // closed is the final form of a slot left open.
-func (fl *File) closed(top objfmt.Slot) (objfmt.Slot, error) {
+func (fl *File) closed(top objfmt.Slot, fenced objfmt.ID) (objfmt.Slot, error) {
 	next := top
 	next.State = objfmt.Final
 	switch top.Source.Kind {
@@ -164,14 +169,16 @@ func (fl *File) closed(top objfmt.Slot) (objfmt.Slot, error) {
 		}
 		return next, nil
 	case objfmt.SourceBody:
-		return fl.copied(next)
+		return fl.copied(next, fenced)
 	}
 	return next, nil
 }
 
 // copied names a copy of the body as a new content: a session that wakes up
-// writes to the old one. (A tail needs none: it is only ever appended to.)
-func (fl *File) copied(s objfmt.Slot) (objfmt.Slot, error) {
+// writes to the old one. (A tail needs none: it is only ever appended to.) The
+// copy bears the id of the session being fenced, whosever the body was: it is by
+// that one's record that it is found should it stay unnamed.
+func (fl *File) copied(s objfmt.Slot, fenced objfmt.ID) (objfmt.Slot, error) {
 	from, err := fl.Body(context.Background(), s.Content)
 	if err != nil {
 		return s, err
@@ -186,6 +193,7 @@ func (fl *File) copied(s objfmt.Slot) (objfmt.Slot, error) {
 	}
 	var b [4]byte
 	fl.f.random(b[:])
+	s.Content = fenced
 	copy(s.Content[sessionBytes:], b[:])
 	s.Content[sessionBytes] |= 0x80 // never one that the session counts to
 	return s, fl.f.moveTemp(stepFenceBody, tmp, fanned(bodiesName, s.Content), s.Content.String(), true)

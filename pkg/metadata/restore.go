@@ -233,11 +233,19 @@ func (f *FS) returnVersion(ctx context.Context, content objfmt.ID, token string)
 	return f.putVersionBack(r, token)
 }
 
-// putVersionBack gives a taken record back. The queue first: it may have lost the
-// entry while the record was away. A record that was made meanwhile is newer.
+// putVersionBack gives a taken record back. The queue first, should it have lost
+// the entry; a second entry would keep the first from ever being the last link.
+// A record that was made meanwhile is newer.
 func (f *FS) putVersionBack(r objfmt.Record, token string) error {
 	name := takenVersion(r.Content, token)
-	err := f.enqueue(stepPutBack, takenName, name, r, true)
+	var st mdfs.Stat
+	err := f.in(takenName, func(taken mdfs.Dir) (err error) {
+		st, err = taken.Lstat(name)
+		return err
+	})
+	if err == nil && st.Nlink == 1 {
+		err = f.enqueue(stepPutBack, takenName, name, r, true)
+	}
 	if err == nil {
 		err = f.in(takenName, func(taken mdfs.Dir) error {
 			return f.inMade(fanned(versionName, r.Content), func(d mdfs.Dir) error {

@@ -238,6 +238,8 @@ func (c *Call) where() string {
 		return c.disk.pathLocked(c.dir, c.name)
 	case c.path != "":
 		return "fd:" + c.path
+	case c.dir == 0: // syncfs
+		return ""
 	}
 	return c.disk.pathLocked(c.dir, "")
 }

@@ -47,7 +47,9 @@ func (d *Disk) Mount(o MountOptions) *FS {
 	if o.Clock == nil {
 		o.Clock = func() int64 { return time.Now().UnixNano() }
 	}
-	return &FS{d: d, hook: o.Hook, clock: o.Clock, ino: o.ID << 32}
+	m := &FS{d: d, hook: o.Hook, clock: o.Clock, ino: o.ID << 32}
+	m.cred = daemon()
+	return m
 }
 
 // do makes one call: f runs with the disk locked.
@@ -96,8 +98,13 @@ func (m *FS) As(c mdfs.Cred, fn func() error) error {
 	m.credMu.Lock()
 	defer m.credMu.Unlock()
 	m.setCred(c)
-	defer m.setCred(mdfs.Cred{})
+	defer m.setCred(daemon())
 	return fn()
+}
+
+// daemon is who makes inodes outside As: the process's user.
+func daemon() mdfs.Cred {
+	return mdfs.Cred{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
 }
 
 func (m *FS) setCred(c mdfs.Cred) {

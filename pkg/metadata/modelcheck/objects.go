@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"slices"
 
 	"marfs/pkg/mdfs/mdfssim"
 	"marfs/pkg/objfmt"
@@ -96,6 +97,9 @@ func (c client) do(s *objectStep, f func() error) error {
 	if s.result = "ok"; err != nil {
 		s.result, result = err.Error(), 1
 	}
+	if s.op == "list" || s.op == "get" {
+		result = mix(result, c.sum) // more than it tells, which is safe
+	}
 	if c.actor != nil {
 		c.actor.after(s, result)
 	}
@@ -133,14 +137,22 @@ func (c client) Delete(_ context.Context, ref objfmt.ObjectRef) error {
 	})
 }
 
-// DeletePrefix implements metadata.Objects.
-func (c client) DeletePrefix(_ context.Context, id objfmt.ObjectID) error {
-	return c.do(&objectStep{op: "deleteprefix", key: objectKey{id: id}, write: true}, func() error {
+// DeletePrefix implements metadata.Objects: it lists, and then deletes one by one.
+func (c client) DeletePrefix(ctx context.Context, id objfmt.ObjectID, keep func(chunk uint32) bool) error {
+	var found []objectKey
+	err := c.do(&objectStep{op: "list", key: objectKey{id: id}}, func() error {
 		for k := range c.held {
 			if k.id == id {
-				c.set(k, nil)
+				found = append(found, k)
 			}
 		}
 		return nil
 	})
+	slices.SortFunc(found, func(a, b objectKey) int { return int(a.chunk) - int(b.chunk) })
+	for _, k := range found {
+		if err == nil && (keep == nil || !keep(k.chunk)) {
+			err = c.Delete(ctx, objfmt.ObjectRef{Object: k.id, Chunk: k.chunk})
+		}
+	}
+	return err
 }
