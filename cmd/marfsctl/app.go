@@ -28,11 +28,14 @@ type app struct {
 func run(ctx context.Context, args []string, out, err io.Writer) int {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	a := &app{out: out, err: err}
+	results := &output{w: out}
+	a := &app{out: results, err: err}
 	root := a.root()
 	root.SetArgs(args)
 	failure := root.ExecuteContext(ctx)
 	switch {
+	case failure == nil && results.err != nil:
+		failure = fmt.Errorf("writing results: %w", results.err)
 	case failure != nil && !a.started:
 		failure = usageError{failure}
 	case failure != nil && ctx.Err() != nil:
@@ -58,6 +61,21 @@ mount, whether or not it is mounted on this node.`)
 	root.SetUsageTemplate(root.UsageTemplate() + "{{with .Annotations.exits}}\nExit codes:\n{{.}}\n{{end}}")
 	root.AddCommand(a.configCmd(), a.initCmd(), a.statCmd(), a.statusCmd(), a.versionCmd())
 	return root
+}
+
+// output remembers that a result could not be written (a full disk), so that
+// verbs can print without looking each time.
+type output struct {
+	w   io.Writer
+	err error
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.w.Write(p)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
 }
 
 // group is a command that only holds others.

@@ -116,6 +116,24 @@ hint: it was interrupted: run the same command again
 	}
 }
 
+func TestUnwrittenResultsAreAFailure(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer full.Close()
+	var stderr strings.Builder
+	for _, verb := range [][]string{{"config", "check"}, {"config", "show"}, {"--json", "version"}} {
+		args := append([]string{"--config", "../../configs/quickstart.yaml"}, verb...)
+		if code := run(t.Context(), args, full, &stderr); code != exitFailed {
+			t.Errorf("%v: exit code %d", verb, code)
+		}
+	}
+	if !strings.Contains(stderr.String(), "no space left on device") {
+		t.Errorf("have %s", stderr.String())
+	}
+}
+
 func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"strings"
 	"testing"
 )
@@ -153,14 +154,21 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// problems returns what err consists of; anything but Problems fails the test.
+func problems(t *testing.T, err error) (ps Problems) {
+	t.Helper()
+	if err != nil && !errors.As(err, &ps) {
+		t.Fatalf("%v is not Problems", err)
+	}
+	return ps
+}
+
 // expect compares the problems with the one wanted; after * others may come too.
 func expect(t *testing.T, err error, want string) {
 	t.Helper()
 	var have []string
-	if err != nil {
-		for _, p := range err.(Problems) {
-			have = append(have, strings.TrimPrefix(p.Error(), "/d/"))
-		}
+	for _, p := range problems(t, err) {
+		have = append(have, strings.TrimPrefix(p.Error(), "/d/"))
 	}
 	want, others := strings.CutPrefix(want, "*")
 	switch {
@@ -186,9 +194,9 @@ func TestNotADocument(t *testing.T) {
 		"version: 1\nmou":    "",
 	} {
 		_, err := Parse("/d/f", []byte(text))
-		if err == nil || len(err.(Problems)) == 0 {
+		if ps := problems(t, err); len(ps) == 0 {
 			t.Errorf("%q: accepted", text)
-		} else if have := err.(Problems)[0].Error(); want != "" && have != want {
+		} else if have := ps[0].Error(); want != "" && have != want {
 			t.Errorf("%q: have %s, want %s", text, have, want)
 		}
 	}

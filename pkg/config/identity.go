@@ -268,7 +268,7 @@ func (ps *pods) stores(members []*member) (out []repo.Store) {
 		st := m.Store
 		if !m.known() {
 			if st.Store != nil {
-				closeStore(st.Store)
+				_ = closeStore(st.Store) // nothing was written
 			}
 			st.Store = &late{want: ps.identity(m.pod, i), candidates: missing, cause: m.err, tried: time.Now()}
 		}

@@ -180,7 +180,7 @@ func FuzzParse(f *testing.F) {
 		c, err := Parse("/etc/marfs/marfs.yaml", text)
 		if err == nil {
 			roundTrip(t, c)
-		} else if len(err.(Problems)) == 0 {
+		} else if len(problems(t, err)) == 0 {
 			t.Error("refused without a reason")
 		}
 	})

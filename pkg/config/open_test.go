@@ -74,12 +74,16 @@ func (s *site) open(t *testing.T) (*System, *bytes.Buffer) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	closeAtEnd(t, sys.Close)
+	return sys, &log
+}
+
+func closeAtEnd(t *testing.T, closer func() error) {
 	t.Cleanup(func() {
-		if err := sys.Close(); err != nil {
+		if err := closer(); err != nil {
 			t.Error(err)
 		}
 	})
-	return sys, &log
 }
 
 // refused checks that neither Open nor Init accepts the site, and why.
@@ -87,7 +91,7 @@ func (s *site) refused(t *testing.T, why string) {
 	t.Helper()
 	sys, err := Open(t.Context(), s.config(t), Interactive, slog.New(slog.DiscardHandler))
 	if err == nil {
-		sys.Close()
+		closeAtEnd(t, sys.Close)
 	}
 	if err == nil || !strings.Contains(err.Error(), why) {
 		t.Errorf("open: have %v, want %s", err, why)
@@ -135,7 +139,7 @@ func read(t *testing.T, sys *System, name string, size int) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	closeAtEnd(t, f.Close)
 	p := make([]byte, size)
 	if n, err := f.ReadAt(ctx, caller(), p, 0); n != size {
 		t.Fatalf("read %d of %d bytes: %v", n, size, err)
@@ -304,7 +308,7 @@ func TestMissingStoreIsToleratedAndComesBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ps.close()
+	closeAtEnd(t, ps.close)
 	var log bytes.Buffer
 	if err := ps.usable(slog.New(slog.NewTextHandler(&log, nil))); err != nil {
 		t.Fatal(err)
@@ -320,7 +324,7 @@ func TestMissingStoreIsToleratedAndComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	late := st.Store.(*late)
-	defer late.Close()
+	closeAtEnd(t, late.Close)
 	late.tried = late.tried.Add(-lateRetry)
 	if _, err := st.Stat(t.Context(), objfmt.StoreIdentityKey); err != nil {
 		t.Errorf("back: %v", err)
@@ -341,13 +345,13 @@ func TestLateStoreGoesByIdentity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ps.close()
+	closeAtEnd(t, ps.close)
 	if err := errors.Join(os.Rename(s.stores[1]+".away", s.stores[3]), os.Rename(s.stores[3]+".away", s.stores[1])); err != nil {
 		t.Fatal(err)
 	}
 	for i, st := range ps.stores(ps.members[0]) {
 		if l, ok := st.Store.(*late); ok {
-			defer l.Close()
+			closeAtEnd(t, l.Close)
 			l.tried = l.tried.Add(-lateRetry)
 		}
 		if id, err := readIdentity(t.Context(), st); err != nil || id.Index != i {

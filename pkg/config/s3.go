@@ -39,8 +39,7 @@ func (s *S3) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer st.Close()
-	return st.EnsureBucket(ctx)
+	return errors.Join(st.EnsureBucket(ctx), st.Close())
 }
 
 // trust is the client's TLS settings when the servers' certificates are signed

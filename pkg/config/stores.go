@@ -138,7 +138,7 @@ func (l *late) try(ctx context.Context) {
 			err = fmt.Errorf("%s: %w: it holds shard %d of repo %s, pod %s", spec, errForeign, id.Index, id.Repo, id.Pod)
 		}
 		l.cause = err
-		closeStore(st)
+		_ = closeStore(st) // nothing was written
 	}
 }
 
