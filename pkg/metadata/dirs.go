@@ -44,12 +44,40 @@ func (f *FS) in(p string, fn func(d mdfs.Dir) error) error { return f.dirs.with(
 func (f *FS) inMade(p string, fn func(d mdfs.Dir) error) error { return f.dirs.with(p, true, fn) }
 
 func (c *dirs) with(p string, mk bool, fn func(d mdfs.Dir) error) error {
-	h, err := c.get(p, mk)
-	if err != nil {
-		return err
+	for {
+		h, err := c.get(p, mk)
+		if err != nil {
+			return err
+		}
+		err = fn(h.Dir)
+		again := errors.Is(err, syscall.ENOENT) && c.removed(p, h)
+		c.put(h)
+		if !again {
+			return err
+		}
 	}
-	defer c.put(h)
-	return fn(h.Dir)
+}
+
+// removed tells whether the directory was removed, empty, while it was kept open,
+// and forgets it. Days of trash/ and nodes of work/ come and go.
+func (c *dirs) removed(p string, h *heldDir) bool {
+	if top, _, below := strings.Cut(p, "/"); !below || top != trashName && top != workName {
+		return false
+	}
+	if st, err := h.Stat(); err == nil && st.Nlink > 0 {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for q, held := range c.held { // its parents may have been removed with it
+		if held == h || strings.HasPrefix(p, q+"/") && strings.Contains(q, "/") {
+			delete(c.held, q)
+			if held.gone = true; held.refs == 0 {
+				held.Close()
+			}
+		}
+	}
+	return true
 }
 
 // get returns the directory at p and a reference to it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,9 @@ type File struct {
 	inode   mdfs.File
 	id      objfmt.ID
 	created objfmt.ID // session of the first slot, when this File made it
+
+	mu     sync.Mutex // guards madeIn; not held across calls of mdfs
+	madeIn mdfs.Dir   // where Create made the name, until that is durable; nil: nothing to do
 }
 
 // Create makes name as the caller (O_CREAT|O_EXCL; EEXIST if it is there) with a
@@ -38,11 +42,38 @@ func (f *FS) Create(ctx context.Context, who Who, dir mdfs.Dir, name string, per
 		return nil, err
 	}
 	fl := &File{f: f, inode: in, id: f.newID()}
-	if err := fl.first(dir, name); err != nil {
+	err = fl.first(dir, name)
+	if err == nil && !f.covers {
+		fl.madeIn, err = dir.Again()
+	}
+	if err != nil {
 		in.Close()
 		return nil, fileError("create", fl.id, err)
 	}
 	return fl, nil
+}
+
+// syncNames makes the names of a new file durable with its first commit, the
+// user's and the home, where fsync of the inode does not [d].
+func (fl *File) syncNames() error {
+	fl.mu.Lock()
+	dir := fl.madeIn
+	fl.madeIn = nil
+	fl.mu.Unlock()
+	if dir == nil {
+		return nil
+	}
+	err := fl.f.in(fanned(stagedName, fl.id), func(d mdfs.Dir) error { return syncDir(stepSync, d) })
+	if err == nil {
+		err = syncDir(stepSync, dir)
+	}
+	if err == nil {
+		return dir.Close()
+	}
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	fl.madeIn = dir // still to do
+	return err
 }
 
 // first gives a new file its first slot, open, so that its creator may fill the
@@ -220,12 +251,14 @@ func (fl *File) Table(ctx context.Context, s objfmt.Slot) (*objfmt.ChunkTable, e
 const maxTable = 100 * objfmt.MaxChunks
 
 func (f *FS) readTable(file, content objfmt.ID, src objfmt.Source) (*objfmt.ChunkTable, error) {
-	d, err := mdfs.Walk(f.md.Root(), tableDir(file))
-	if err != nil {
-		return nil, err
+	var b []byte
+	err := f.inTables(file, func(d mdfs.Dir) (err error) {
+		b, err = readFile(d, content.String(), maxTable)
+		return err
+	})
+	if err == nil && b == nil {
+		err = syscall.ENOENT // no directory
 	}
-	defer d.Close()
-	b, err := readFile(d, content.String(), maxTable)
 	if err != nil {
 		return nil, err
 	}
@@ -253,7 +286,16 @@ func (fl *File) Body(ctx context.Context, content objfmt.ID) (in mdfs.File, err 
 }
 
 // Close unpins the inode.
-func (fl *File) Close() error { return fl.inode.Close() }
+func (fl *File) Close() error {
+	fl.mu.Lock()
+	dir := fl.madeIn
+	fl.madeIn = nil
+	fl.mu.Unlock()
+	if dir != nil {
+		dir.Close()
+	}
+	return fl.inode.Close()
+}
 
 // Paths of private directories.
 
@@ -267,5 +309,3 @@ func homePath(place string, id objfmt.ID) (dir, name string) {
 	}
 	return fanned(place, id), id.String()
 }
-
-func tableDir(file objfmt.ID) string { return fanned(chunksName, file) + "/" + file.String() }

@@ -452,12 +452,12 @@ type chunkName struct {
 // go on with the chunks of an older one.
 func (f *FS) sharedChunks(s objfmt.Slot) (map[chunkName]bool, error) {
 	shared := map[chunkName]bool{}
-	d, err := mdfs.Walk(f.md.Root(), tableDir(s.File))
-	if err != nil {
-		return shared, ignore(err, syscall.ENOENT)
-	}
-	defer d.Close()
-	return shared, eachEntry(d, "", func(name string) (bool, error) {
+	err := f.inTables(s.File, func(d mdfs.Dir) error { return addChunks(shared, d, s) })
+	return shared, err
+}
+
+func addChunks(shared map[chunkName]bool, d mdfs.Dir, s objfmt.Slot) error {
+	return eachEntry(d, "", func(name string) (bool, error) {
 		if name == s.Content.String() {
 			return false, nil
 		}

@@ -85,25 +85,56 @@ func makeDir(root mdfs.Dir, p string) error {
 
 // writeMarker is the last step, so a marker means that everything is there.
 func writeMarker(root mdfs.Dir, namespace string) error {
-	m := objfmt.Marker{Namespace: namespace, UUID: objfmt.NewID(), Created: time.Now().UTC()}
-	var err error
-	if m.Tree, err = identity(root, treeName); err != nil {
-		return err
-	}
-	if m.Files, err = identity(root, filesName); err != nil {
-		return err
-	}
-	b, err := m.Encode()
+	tmp, err := newMarker(root, namespace)
 	if err != nil {
-		return err
-	}
-	tmp := markerName + "." + m.UUID.String()
-	if err := writeFile(stepInit, root, tmp, b, true); err != nil {
 		return err
 	}
 	// Two may initialise at once: the first marker stays.
 	err = ignore(link(stepInit, root, tmp, root, markerName), syscall.EEXIST)
 	return errors.Join(err, remove(stepInit, root, tmp))
+}
+
+// newMarker writes a marker of the directory as it is to a temporary file.
+func newMarker(root mdfs.Dir, namespace string) (tmp string, err error) {
+	m := objfmt.Marker{Namespace: namespace, UUID: objfmt.NewID(), Created: time.Now().UTC()}
+	if m.Tree, err = identity(root, treeName); err != nil {
+		return "", err
+	}
+	if m.Files, err = identity(root, filesName); err != nil {
+		return "", err
+	}
+	b, err := m.Encode()
+	if err != nil {
+		return "", err
+	}
+	tmp = markerName + "." + m.UUID.String()
+	return tmp, writeFile(stepInit, root, tmp, b, true)
+}
+
+// Adopt makes a copied directory the real one (see [ErrCopied]): it writes the
+// marker anew. Only for a caller who has checked that no other copy lives, and
+// that every home and reference is right: fsck.
+func Adopt(md mdfs.FS, namespace string) error {
+	root := md.Root()
+	b, err := readFile(root, markerName, maxMarker)
+	if err != nil {
+		return err
+	}
+	m, err := objfmt.ParseMarker(b)
+	if err != nil {
+		return fmt.Errorf("%s: %w", markerName, err)
+	}
+	if err := checkOwner(m, namespace); err != nil {
+		return err
+	}
+	tmp, err := newMarker(root, namespace)
+	if err != nil {
+		return err
+	}
+	if err := rename(stepInit, root, tmp, root, markerName, 0); err != nil {
+		return err
+	}
+	return syncAll(stepInit, md)
 }
 
 func identity(root mdfs.Dir, name string) (objfmt.Inode, error) {

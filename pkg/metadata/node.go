@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"marfs/pkg/mdfs"
 )
 
@@ -47,6 +49,15 @@ func (f *FS) Nodes(ctx context.Context) ([]Node, error) {
 	return nodes, nil
 }
 
+// DropNode removes the record of a node that died, after what it left is
+// recovered. A node that lives makes it again with its next heartbeat.
+func (f *FS) DropNode(ctx context.Context, name string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return f.in(nodesName, func(d mdfs.Dir) error { return ignore(remove(stepNode, d, name), syscall.ENOENT) })
+}
+
 func (f *FS) readNode(name string) (n Node, ok bool) {
 	var b []byte
 	err := f.in(nodesName, func(d mdfs.Dir) (err error) {
@@ -69,7 +80,6 @@ func (f *FS) readNode(name string) (n Node, ok bool) {
 // heartbeat keeps a node's record.
 type heartbeat struct {
 	f     *FS
-	file  mdfs.File
 	count uint64
 	end   chan struct{}
 	done  sync.WaitGroup
@@ -79,18 +89,7 @@ type heartbeat struct {
 // and moves its counter if Options say so. The record needs no fsync.
 func (f *FS) startHeartbeat() (*heartbeat, error) {
 	b := &heartbeat{f: f, end: make(chan struct{})}
-	err := f.in(nodesName, func(d mdfs.Dir) error {
-		if err := remove(stepNode, d, f.o.Node); err != nil {
-			return err
-		}
-		fl, err := create(stepNode, d, f.o.Node, 0o600)
-		b.file = fl
-		return err
-	})
-	if err == nil {
-		err = b.write()
-	}
-	if err != nil {
+	if err := b.create(); err != nil {
 		return nil, fmt.Errorf("node record %q: %w", f.o.Node, err)
 	}
 	if f.o.Heartbeat > 0 {
@@ -99,9 +98,35 @@ func (f *FS) startHeartbeat() (*heartbeat, error) {
 	return b, nil
 }
 
-func (b *heartbeat) write() error {
+func (b *heartbeat) create() error {
+	return b.f.in(nodesName, func(d mdfs.Dir) error {
+		if err := remove(stepNode, d, b.f.o.Node); err != nil {
+			return err
+		}
+		return writeFile(stepNode, d, b.f.o.Node, b.f.nodeText(b.count), false)
+	})
+}
+
+// beat moves the counter. A record that is gone was removed by a node that took
+// this one for dead: it is made again. One of another instance stays: it has
+// taken over the name, and this one's sessions fail.
+func (b *heartbeat) beat() error {
 	b.count++
-	return writeAt(stepNode, b.file, b.f.nodeText(b.count), 0)
+	n, ok := b.f.readNode(b.f.o.Node)
+	switch {
+	case !ok:
+		return b.create()
+	case n.Instance != b.f.instance:
+		return nil
+	}
+	return b.f.in(nodesName, func(d mdfs.Dir) error {
+		fl, err := d.OpenFile(b.f.o.Node, unix.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		defer fl.Close()
+		return writeAt(stepNode, fl, b.f.nodeText(b.count), 0)
+	})
 }
 
 // run moves the counter until stop. A write that fails is tried again next time:
@@ -114,22 +139,70 @@ func (b *heartbeat) run() {
 		case <-b.end:
 			return
 		case <-t.C:
-			_ = b.write()
+			_ = b.beat()
 		}
 	}
 }
 
-// stop ends the heartbeat and removes the record, if it is still this instance's.
+// stop ends the heartbeat and removes the record, if it is still this instance's,
+// and the directory of the node's work records, if it is empty.
 func (b *heartbeat) stop() error {
 	if b == nil {
 		return nil
 	}
 	close(b.end)
 	b.done.Wait()
-	defer b.file.Close()
 	if n, ok := b.f.readNode(b.f.o.Node); !ok || n.Instance != b.f.instance {
 		return nil
 	}
-	err := b.f.in(nodesName, func(d mdfs.Dir) error { return remove(stepNode, d, b.f.o.Node) })
-	return ignore(err, syscall.ENOENT)
+	return b.f.forgetNode(b.f.o.Node)
+}
+
+// forgetNode removes what is left of a node that has ended.
+func (f *FS) forgetNode(name string) error {
+	err := f.in(workName, func(d mdfs.Dir) error { return removeDir(stepNode, d, name) })
+	if err := ignore(err, syscall.ENOENT, syscall.ENOTEMPTY, syscall.EEXIST); err != nil {
+		return err
+	}
+	return f.in(nodesName, func(d mdfs.Dir) error { return remove(stepNode, d, name) })
+}
+
+// Watch judges by their counters which nodes live: one whose counter has not
+// moved for a while, by the watcher's clock, is taken for dead. Not safe for
+// concurrent use.
+type Watch struct {
+	after time.Duration
+	seen  map[[4]byte]sighting
+}
+
+type sighting struct {
+	count uint64
+	moved time.Time // when the watcher first saw the count
+}
+
+// NewWatch makes a watch that takes a node for dead after that time without a
+// heartbeat: several times Options.Heartbeat.
+func NewWatch(after time.Duration) *Watch {
+	return &Watch{after: after, seen: map[[4]byte]sighting{}}
+}
+
+// Look notes what [FS.Nodes] has just returned.
+func (w *Watch) Look(nodes []Node, now time.Time) {
+	seen := make(map[[4]byte]sighting, len(nodes))
+	for _, n := range nodes {
+		s, ok := w.seen[n.Instance]
+		if !ok || s.count != n.Count {
+			s = sighting{n.Count, now}
+		}
+		seen[n.Instance] = s
+	}
+	w.seen = seen
+}
+
+// Alive is an [Alive] as of a time. A node that was never looked at has just come.
+func (w *Watch) Alive(now time.Time) Alive {
+	return func(n Node) bool {
+		s, ok := w.seen[n.Instance]
+		return !ok || s.count != n.Count || now.Sub(s.moved) < w.after
+	}
 }

@@ -127,14 +127,5 @@ func (o *Own) commit(size int64, sum uint64) (objfmt.Slot, error) {
 	if err := syncFile(stepSync, o.fl.inode); err != nil {
 		return s, err
 	}
-	return s, o.fl.syncHome()
-}
-
-// syncHome makes the home's name durable where fsync of the inode does not [d].
-// The name in tree/ is the caller's to sync: the directory is his.
-func (fl *File) syncHome() error {
-	if fl.f.covers {
-		return nil
-	}
-	return fl.f.in(fanned(stagedName, fl.id), func(d mdfs.Dir) error { return syncDir(stepSync, d) })
+	return s, o.fl.syncNames()
 }

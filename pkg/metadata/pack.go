@@ -459,7 +459,7 @@ func (f *FS) doomPack(ctx context.Context, name string, r objfmt.Record, done *E
 		return nil, err
 	}
 	for _, m := range t.Members {
-		names, err := f.memberNames(ctx, m, r.Object)
+		names, err := f.memberNeeds(ctx, m, r.Object)
 		if err != nil {
 			return nil, err
 		}
@@ -469,6 +469,19 @@ func (f *FS) doomPack(ctx context.Context, name string, r objfmt.Record, done *E
 		}
 	}
 	return &doomedPack{record: name, object: r.Object}, nil
+}
+
+// memberNeeds is memberNames for good: a lower slot that nobody has dropped, since
+// a power failure brought it back, does not count.
+func (f *FS) memberNeeds(ctx context.Context, m objfmt.Member, object objfmt.ObjectID) (bool, error) {
+	names, err := f.memberNames(ctx, m, object)
+	if !names || err != nil {
+		return names, err
+	}
+	if err := f.dropLowerOf(objfmt.Record{File: m.File, Why: "pack"}); err != nil {
+		return true, err
+	}
+	return f.memberNames(ctx, m, object)
 }
 
 // packGone: without a member table the pack is deleted, or not finished yet.

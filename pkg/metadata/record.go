@@ -184,14 +184,22 @@ func (f *FS) moveTemp(p *fault.Step, tmp, to, name string, sync bool) error {
 	})
 }
 
+// clip keeps the end of a path that is too long for a record: the trees that
+// have such paths are made on purpose, and must be removable.
+func clip(path string) string { return path[max(0, len(path)-objfmt.MaxPath):] }
+
+// maxKept bounds the xattrs kept of one directory.
+const maxKept = 256 << 10
+
 // userXattrs reads the xattrs of a directory that make it what it was: those of
-// users, and ACLs.
+// users, and ACLs. What is more than maxKept is left out.
 func userXattrs(d mdfs.Dir, name string) (map[string][]byte, error) {
 	attrs, err := d.Listxattr(name)
 	if errors.Is(err, syscall.EOPNOTSUPP) {
 		return nil, nil
 	}
 	var m map[string][]byte
+	room := maxKept
 	for _, a := range attrs {
 		if Reserved(a) || !strings.HasPrefix(a, "user.") && !strings.HasPrefix(a, "system.posix_acl_") {
 			continue
@@ -202,6 +210,9 @@ func userXattrs(d mdfs.Dir, name string) (map[string][]byte, error) {
 		}
 		if err != nil {
 			return nil, err
+		}
+		if room -= len(a) + len(v); room < 0 {
+			break
 		}
 		if m == nil {
 			m = map[string][]byte{}

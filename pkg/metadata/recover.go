@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"syscall"
 
@@ -47,7 +48,7 @@ func (f *FS) settleWork(ctx context.Context, name string, last bool) error {
 	switch r.Kind {
 	case objfmt.RecordWork:
 		err = f.settleSession(ctx, r)
-	case objfmt.RecordFile:
+	case objfmt.RecordFile, objfmt.RecordDir, objfmt.RecordSymlink, objfmt.RecordSpecial:
 		return f.returnDeletion(ctx, name, r)
 	default:
 		err = fmt.Errorf("%s: a record of kind %q: %w", name, r.Kind, objfmt.ErrFormat)
@@ -59,12 +60,15 @@ func (f *FS) settleWork(ctx context.Context, name string, last bool) error {
 }
 
 // settleSession fences a session, puts its file in order, and deletes what the
-// session made and nothing names.
+// session made and nothing names. A version that it was restoring is given back
+// before slots are dropped, since those wait for whoever holds a version.
 func (f *FS) settleSession(ctx context.Context, r objfmt.Record) error {
 	fl, err := f.openHome(r.File, everywhere)
 	if err == nil {
 		defer fl.Close()
-		err = fl.settleAfter(ctx, r)
+		if !f.o.Omit.Has(omit.FenceBump) {
+			err = fl.fence(ctx, r.Session)
+		}
 	} else if errors.Is(err, syscall.ENOENT) {
 		fl, err = nil, nil // deleted for good: no slot names anything
 	}
@@ -76,16 +80,16 @@ func (f *FS) settleSession(ctx context.Context, r objfmt.Record) error {
 			return err
 		}
 	}
-	return f.deleteUnnamed(ctx, r)
-}
-
-// settleAfter fences the session on its file, and then finishes for it.
-func (fl *File) settleAfter(ctx context.Context, r objfmt.Record) error {
-	if !fl.f.o.Omit.Has(omit.FenceBump) {
-		if err := fl.fence(ctx, r.Session); err != nil {
+	if fl != nil {
+		if err := fl.settleAfter(r); err != nil {
 			return err
 		}
 	}
+	return f.deleteUnnamed(ctx, r)
+}
+
+// settleAfter finishes for a session that is fenced.
+func (fl *File) settleAfter(r objfmt.Record) error {
 	if !fl.f.o.Omit.Has(omit.HomeAfterRecovery) {
 		if err := fl.placeHome(0); errors.Is(err, errNoHome) {
 			return nil // in dead/: its gc puts it back, or deletes it
@@ -115,7 +119,7 @@ func (fl *File) fence(ctx context.Context, session objfmt.ID) error {
 		if err != nil {
 			return err
 		}
-		next, err := fl.bumped(top, session)
+		next, err := fl.bumped(ctx, top, session)
 		if err != nil {
 			return err
 		}
@@ -143,7 +147,7 @@ func (fl *File) fence(ctx context.Context, session objfmt.ID) error {
 // by another session that has a work record stays that session's, which goes on
 // top of it (R1). One without a record, an appender's or creator's, is fenced by
 // the bump alone, so it is closed: nobody else would.
-func (fl *File) bumped(top objfmt.Slot, session objfmt.ID) (objfmt.Slot, error) {
+func (fl *File) bumped(ctx context.Context, top objfmt.Slot, session objfmt.ID) (objfmt.Slot, error) {
 	if top.State != objfmt.Open {
 		return top, nil
 	}
@@ -153,11 +157,11 @@ func (fl *File) bumped(top objfmt.Slot, session objfmt.ID) (objfmt.Slot, error) 
 			return top, err
 		}
 	}
-	return fl.closed(top, session)
+	return fl.closed(ctx, top, session)
 }
 
 // closed is the final form of a slot left open.
-func (fl *File) closed(top objfmt.Slot, fenced objfmt.ID) (objfmt.Slot, error) {
+func (fl *File) closed(ctx context.Context, top objfmt.Slot, fenced objfmt.ID) (objfmt.Slot, error) {
 	next := top
 	next.State = objfmt.Final
 	switch top.Source.Kind {
@@ -169,7 +173,7 @@ func (fl *File) closed(top objfmt.Slot, fenced objfmt.ID) (objfmt.Slot, error) {
 		}
 		return next, nil
 	case objfmt.SourceBody:
-		return fl.copied(next, fenced)
+		return fl.copied(ctx, next, fenced)
 	}
 	return next, nil
 }
@@ -178,14 +182,14 @@ func (fl *File) closed(top objfmt.Slot, fenced objfmt.ID) (objfmt.Slot, error) {
 // writes to the old one. (A tail needs none: it is only ever appended to.) The
 // copy bears the id of the session being fenced, whosever the body was: it is by
 // that one's record that it is found should it stay unnamed.
-func (fl *File) copied(s objfmt.Slot, fenced objfmt.ID) (objfmt.Slot, error) {
-	from, err := fl.Body(context.Background(), s.Content)
+func (fl *File) copied(ctx context.Context, s objfmt.Slot, fenced objfmt.ID) (objfmt.Slot, error) {
+	from, err := fl.Body(ctx, s.Content)
 	if err != nil {
 		return s, err
 	}
 	defer from.Close()
 	tmp, err := fl.f.putTemp(stepFenceBody, true, func(to mdfs.File) (err error) {
-		s.Source.Sum, err = copyBytes(stepFenceBody, from, to, s.Source.Stored)
+		s.Source.Sum, err = copyBytes(stepFenceBody, readerWithin{ctx, from}, to, s.Source.Stored)
 		return err
 	})
 	if err != nil {
@@ -197,6 +201,19 @@ func (fl *File) copied(s objfmt.Slot, fenced objfmt.ID) (objfmt.Slot, error) {
 	copy(s.Content[sessionBytes:], b[:])
 	s.Content[sessionBytes] |= 0x80 // never one that the session counts to
 	return s, fl.f.moveTemp(stepFenceBody, tmp, fanned(bodiesName, s.Content), s.Content.String(), true)
+}
+
+// readerWithin reads while its context lives: bodies can be large.
+type readerWithin struct {
+	ctx context.Context
+	io.ReaderAt
+}
+
+func (r readerWithin) ReadAt(p []byte, off int64) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.ReaderAt.ReadAt(p, off)
 }
 
 // hasWork tells whether a session has a work record on any node.
@@ -241,12 +258,13 @@ func (f *FS) deleteUnnamed(ctx context.Context, r objfmt.Record) error {
 	if err := f.deleteListed(fanned(bodiesName, r.Session), r.Session, n.content, f.removeBody); err != nil {
 		return err
 	}
-	d, err := mdfs.Walk(f.md.Root(), tableDir(r.File))
+	err := f.inTables(r.File, func(d mdfs.Dir) error {
+		return deleteNames(d, r.Session, n.content, func(id objfmt.ID) error { return remove(stepLeftover, d, id.String()) })
+	})
 	if err != nil {
-		return ignore(err, syscall.ENOENT)
+		return err
 	}
-	defer d.Close()
-	return deleteNames(d, r.Session, n.content, func(id objfmt.ID) error { return remove(stepLeftover, d, id.String()) })
+	return f.pruneTables(r.File)
 }
 
 func (f *FS) deletePrefix(ctx context.Context, id objfmt.ObjectID, keep func(uint32) bool) error {

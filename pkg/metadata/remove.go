@@ -125,7 +125,7 @@ func (f *FS) look(who Who, dir mdfs.Dir, name, why string) (*victim, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &victim{f: f, st: st, rec: objfmt.Record{Node: f.o.Node, When: f.now(), Path: who.Path, Why: why, By: who.UID,
+	v := &victim{f: f, st: st, rec: objfmt.Record{Node: f.o.Node, When: f.now(), Path: clip(who.Path), Why: why, By: who.UID,
 		Mode: st.Mode & modeBits, UID: st.Uid, GID: st.Gid, MTime: mtimeOf(&st)}}
 	switch st.Mode & syscall.S_IFMT {
 	case syscall.S_IFREG:
@@ -140,6 +140,7 @@ func (f *FS) look(who Who, dir mdfs.Dir, name, why string) (*victim, error) {
 		v.rec.Kind, v.rec.Rdev = objfmt.RecordSpecial, st.Rdev
 	}
 	if err != nil {
+		v.close()
 		return nil, err
 	}
 	return v, nil
@@ -158,14 +159,17 @@ func (v *victim) pin(dir mdfs.Dir, name string) error {
 		v.st, err = in.Stat()
 	}
 	if err != nil {
-		in.Close()
 		return err
 	}
 	v.fl.id, v.rec.File = s.File, s.File
-	if committed(s) {
-		v.rec.Kind = objfmt.RecordFile
+	if !committed(s) {
+		return nil
 	}
-	return nil
+	v.rec.Kind = objfmt.RecordFile
+	if v.st.Nlink == 1 { // a crash has left it without home: with its name it would be gone
+		err = v.fl.makeHome(dir, name)
+	}
+	return err
 }
 
 // committed reports whether anything was ever published for users to miss.

@@ -29,12 +29,23 @@ func (f *FS) Restore(ctx context.Context, who Who, ref TrashRef, dir mdfs.Dir, n
 		return err
 	}
 	if err := f.remake(who, ref, dir, name); err != nil {
-		return errors.Join(err, f.RecoverWork(ctx, f.o.Node, ref.Name))
+		return errors.Join(err, f.returnRef(ref))
 	}
 	if err := syncDir(stepRestore, dir); err != nil { // [D]: the record goes now
 		return err
 	}
 	return f.in(workName+"/"+f.o.Node, func(d mdfs.Dir) error { return remove(stepWorkGone, d, ref.Name) })
+}
+
+// returnRef puts a record back that was taken for a restore which made nothing:
+// whatever names the file has now, an unlink that is going on may need the record.
+func (f *FS) returnRef(ref TrashRef) error {
+	err := f.in(workName+"/"+f.o.Node, func(work mdfs.Dir) error {
+		return f.inMade(ref.dir(), func(d mdfs.Dir) error {
+			return rename(stepPutBack, work, ref.Name, d, ref.Name, 0)
+		})
+	})
+	return ignore(err, syscall.ENOENT) // a fencer has it
 }
 
 func (f *FS) remake(who Who, ref TrashRef, dir mdfs.Dir, name string) error {

@@ -19,16 +19,17 @@ type Session struct {
 	ID     objfmt.ID
 	Object objfmt.ObjectID // every object of the session is <Object>[.<n>]
 
-	f       *FS
-	fl      *File
-	who     Who
-	why     string
-	last    objfmt.Slot // what the next publish goes on top of
-	kept    uint64      // nonce of the slot that the base's version record was made from
-	count   uint32      // content ids given out
-	bodies  []sessionBody
-	tables  []objfmt.ID
-	restore objfmt.ID // the version being restored: its record is taken, and goes with the session
+	f         *FS
+	fl        *File
+	who       Who
+	why       string
+	last      objfmt.Slot // what the next publish goes on top of
+	published bool
+	kept      uint64 // nonce of the slot that the base's version record was made from
+	count     uint32 // content ids given out
+	bodies    []sessionBody
+	tables    []objfmt.ID
+	restore   objfmt.ID // the version being restored: its record is taken, and goes with the session
 }
 
 // sessionBody is a private body the session makes.
@@ -77,7 +78,7 @@ func (f *FS) newSessionOf(ctx context.Context, fl *File, who Who, own objfmt.ID,
 // undo. It names no content of its own: their ids follow from the session's.
 func (s *Session) record(restored objfmt.ID) error {
 	r := objfmt.Record{Kind: objfmt.RecordWork, File: s.fl.id, Content: restored, Session: s.ID, Node: s.f.o.Node,
-		When: s.f.now(), Path: s.who.Path, Why: s.why, By: s.who.UID, Object: s.Object}
+		When: s.f.now(), Path: clip(s.who.Path), Why: s.why, By: s.who.UID, Object: s.Object}
 	b, err := r.Encode()
 	if err != nil {
 		return err
@@ -211,7 +212,7 @@ func (s *Session) publish(ctx context.Context, content objfmt.ID, src objfmt.Sou
 	if err != nil {
 		return objfmt.Slot{}, err
 	}
-	s.last = slot
+	s.last, s.published = slot, true
 	return slot, s.committed(slot)
 }
 
@@ -237,21 +238,19 @@ func (s *Session) syncBodies(next objfmt.Slot) error {
 // commit publishes next by R1: on the slot the session knows; when somebody
 // published meanwhile, on theirs, if that only moved the content.
 func (s *Session) commit(ctx context.Context, next objfmt.Slot) (objfmt.Slot, error) {
-	top := s.last
-	if err := s.keepBase(top); err != nil {
-		return objfmt.Slot{}, err
-	}
+	top, err := s.last, s.keepBase(s.last)
 	for range maxRaces {
-		slot, err := s.fl.publish(stepPublish, top, next)
-		if !errors.Is(err, errLost) {
+		var slot objfmt.Slot
+		if err == nil {
+			slot, err = s.fl.publish(stepPublish, top, next)
+		}
+		if err == nil || !errors.Is(err, errRaced) {
 			return slot, err
 		}
 		if err := ctx.Err(); err != nil {
 			return objfmt.Slot{}, err
 		}
-		if top, err = s.retry(); err != nil {
-			return objfmt.Slot{}, err
-		}
+		top, err = s.retry()
 	}
 	return objfmt.Slot{}, errLost
 }
@@ -327,6 +326,9 @@ func (s *Session) committed(slot objfmt.Slot) error {
 		if err := syncFile(stepSync, s.fl.inode); err != nil {
 			return err
 		}
+		if err := s.fl.syncNames(); err != nil {
+			return err
+		}
 	}
 	if err := s.fl.settle(slot, true); err != nil {
 		return err
@@ -340,13 +342,16 @@ func (s *Session) committed(slot objfmt.Slot) error {
 
 // End finishes after the last Publish: home to its place, lower slots, bodies and
 // tables that nothing names, and the work record away. A content that is still
-// open becomes final first. When the home is gone, the record stays for recovery.
+// open becomes final first; a session that published nothing is aborted. When the home is gone, the record stays for recovery.
 func (s *Session) End(ctx context.Context) error {
 	if s.fl == nil {
 		return errEnded
 	}
 	fl := s.fl
-	if s.last.State == objfmt.Open && sessionOf(s.last.Content) == s.ID {
+	if !s.published {
+		return s.Abort(ctx)
+	}
+	if s.last.State == objfmt.Open {
 		if _, err := s.Publish(ctx, s.last.Content, s.last.Source, s.last.Size, s.last.MTime, objfmt.Final); err != nil {
 			return err
 		}

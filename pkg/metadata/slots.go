@@ -17,6 +17,10 @@ import (
 // somebody else published. Callers of the package see it as ESTALE.
 var errLost = fmt.Errorf("another writer was faster: %w", syscall.ESTALE)
 
+// errRaced means that the slot a publish wanted to go on top of is not the newest
+// any more: there is one to be reread, and it may be as good.
+var errRaced = fmt.Errorf("%w", errLost)
+
 // noteAttr names the xattr that keeps the mtime while an own body is punched.
 func (f *FS) noteAttr() string { return f.prefix + "punch" }
 
@@ -110,7 +114,7 @@ func (fl *File) follow(gens []uint64) (chain []objfmt.Slot, junk []uint64, err e
 }
 
 // publish is R1: it creates the slot above prev, exclusively, and returns it when
-// it is committed. errLost: it is not, and never will be.
+// it is committed. errRaced: it is not, and never will be.
 func (fl *File) publish(p *fault.Step, prev, next objfmt.Slot) (objfmt.Slot, error) {
 	next.File, next.Gen = fl.id, prev.Gen+1
 	next.Nonce, next.Prev = fl.f.newNonce(), prev.Nonce
@@ -127,7 +131,7 @@ func (fl *File) publish(p *fault.Step, prev, next objfmt.Slot) (objfmt.Slot, err
 	}
 	err = setxattr(p, fl.inode, objfmt.SlotName(fl.f.prefix, next.Gen), b, flags)
 	if errors.Is(err, syscall.EEXIST) {
-		return objfmt.Slot{}, errLost
+		return objfmt.Slot{}, errRaced
 	}
 	if err == nil {
 		err = fl.confirm(next)
@@ -160,7 +164,7 @@ func (fl *File) confirm(s objfmt.Slot) error {
 			return err
 		}
 	}
-	return errLost
+	return errRaced
 }
 
 // archived reports whether every byte of a slot's content is in objects: then

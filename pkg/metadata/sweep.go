@@ -186,21 +186,50 @@ func (f *FS) restoring(session objfmt.ID) (bool, error) {
 	return len(list) > 0, err
 }
 
-// Alive tells whether a running process may own what bears its instance's bytes
-// (see Node). It decides only what recovery tries; nil: nothing lives but this FS.
-type Alive func(instance [4]byte) bool
+// Alive tells whether a node lives ([Watch.Alive]). It decides only what recovery
+// tries; nil: nobody lives but this FS.
+type Alive func(n Node) bool
+
+// census answers which instances live, as of the first question about each. One
+// without a record is dead for good: a process has its record before all else.
+type census struct {
+	f     *FS
+	alive Alive
+	known map[[4]byte]bool
+}
+
+func (c *census) lives(instance []byte) bool {
+	i := [4]byte(instance)
+	if i == c.f.instance {
+		return true
+	}
+	if lives, ok := c.known[i]; ok {
+		return lives
+	}
+	nodes, err := c.f.Nodes(context.Background())
+	if err != nil {
+		return true // cannot tell: leave it alone
+	}
+	for _, n := range nodes {
+		if _, ok := c.known[n.Instance]; !ok {
+			c.known[n.Instance] = c.alive != nil && c.alive(n)
+		}
+	}
+	if _, ok := c.known[i]; !ok {
+		c.known[i] = false
+	}
+	return c.known[i]
+}
 
 // Recover finishes or abandons what dead processes left: work records, packs, and
 // staged files whose slots are open without a record. It walks no tree. Errors of
 // single items do not stop the others.
 func (f *FS) Recover(ctx context.Context, alive Alive) error {
-	lives := func(instance []byte) bool {
-		i := [4]byte(instance)
-		return i == f.instance || alive != nil && alive(i)
-	}
+	c := &census{f: f, alive: alive, known: map[[4]byte]bool{}}
 	var errs []error
-	for _, step := range []func(context.Context, func([]byte) bool) error{f.recoverWork, f.recoverPacks, f.recoverStaged} {
-		errs = append(errs, step(ctx, lives))
+	for _, step := range []func(context.Context, func([]byte) bool) error{
+		f.recoverWork, f.recoverPacks, f.recoverStaged, f.forgetNodes} {
+		errs = append(errs, step(ctx, c.lives))
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
@@ -221,6 +250,18 @@ func (f *FS) recoverWork(ctx context.Context, lives func([]byte) bool) error {
 			if err := f.RecoverWork(ctx, node, name); err != nil {
 				errs = append(errs, fmt.Errorf("recover work/%s/%s: %w", node, name, err))
 			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// forgetNodes removes the records of nodes that have ended.
+func (f *FS) forgetNodes(ctx context.Context, lives func([]byte) bool) error {
+	nodes, err := f.Nodes(ctx)
+	errs := []error{err}
+	for _, n := range nodes {
+		if !lives(n.Instance[:]) {
+			errs = append(errs, f.forgetNode(n.Name))
 		}
 	}
 	return errors.Join(errs...)

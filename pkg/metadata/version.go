@@ -26,7 +26,7 @@ func (fl *File) keepVersion(s objfmt.Slot, who Who, why string) error {
 	}
 	s.State, s.Session = objfmt.Final, objfmt.ID{}
 	r := objfmt.Record{Kind: objfmt.RecordVersion, File: fl.id, Content: s.Content, Node: fl.f.o.Node,
-		When: fl.f.now(), Path: who.Path, Why: why, By: who.UID, Slot: &s}
+		When: fl.f.now(), Path: clip(who.Path), Why: why, By: who.UID, Slot: &s}
 	return fl.f.putVersion(r)
 }
 
@@ -97,7 +97,7 @@ func (fl *File) mismatch(s objfmt.Slot, sum uint64) error {
 		return err
 	}
 	if top.Nonce != s.Nonce {
-		return errLost
+		return errRaced
 	}
 	return fmt.Errorf("own body: %w: have %016x, want %016x", objfmt.ErrChecksum, sum, s.Source.Sum)
 }
@@ -242,15 +242,26 @@ func (f *FS) removeBody(content objfmt.ID) error {
 }
 
 func (f *FS) removeTable(file, content objfmt.ID) error {
-	d, err := mdfs.Walk(f.md.Root(), tableDir(file))
+	err := f.inTables(file, func(d mdfs.Dir) error { return remove(stepLeftover, d, content.String()) })
+	if err != nil {
+		return err
+	}
+	return f.pruneTables(file)
+}
+
+// inTables runs fn with the directory of a file's chunk tables, if there is one.
+// It comes and goes, so it is not kept open.
+func (f *FS) inTables(file objfmt.ID, fn func(d mdfs.Dir) error) error {
+	var d mdfs.Dir
+	err := f.in(fanned(chunksName, file), func(fan mdfs.Dir) (err error) {
+		d, err = fan.OpenDir(file.String())
+		return err
+	})
 	if err != nil {
 		return ignore(err, syscall.ENOENT)
 	}
 	defer d.Close()
-	if err := remove(stepLeftover, d, content.String()); err != nil {
-		return err
-	}
-	return f.pruneTables(file)
+	return fn(d)
 }
 
 // pruneTables removes the directory of a file's tables when it is empty.

@@ -1,0 +1,154 @@
+package metadata
+
+import (
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"marfs/pkg/objfmt"
+)
+
+func TestWatch(t *testing.T) {
+	w := NewWatch(time.Minute)
+	start := time.Unix(1000, 0)
+	a, b := Node{Name: "a", Instance: [4]byte{1}}, Node{Name: "b", Instance: [4]byte{2}}
+	w.Look([]Node{a, b}, start)
+	a.Count++
+	w.Look([]Node{a, b}, start.Add(50*time.Second))
+	alive := w.Alive(start.Add(70 * time.Second))
+	if !alive(a) || alive(b) || !alive(Node{Instance: [4]byte{3}}) {
+		t.Errorf("alive: a %v, b %v, a new one %v", alive(a), alive(b), alive(Node{Instance: [4]byte{3}}))
+	}
+	b.Count++
+	if !alive(b) {
+		t.Error("a node whose counter moves again is still taken for dead")
+	}
+}
+
+func TestHeartbeat(t *testing.T) {
+	w := newWorld(t)
+	if err := w.beat.beat(); err != nil {
+		t.Fatal(err)
+	}
+	w.wantNode("node1", 1)
+	w.must(os.Remove(w.root + "/nodes/node1")) // taken for dead
+	w.must(w.beat.beat())
+	w.wantNode("node1", 2)
+	w.node("node1") // another instance takes the name
+	w.must(w.beat.beat())
+	w.wantNode("node1", 0)
+	w.must(w.beat.stop())
+	w.wantNode("node1", 0)
+	w.beat.end = make(chan struct{}) // for the second stop, at Close
+}
+
+func (w *world) wantNode(name string, count uint64) {
+	w.t.Helper()
+	nodes, err := w.Nodes(ctx)
+	w.must(err)
+	for _, n := range nodes {
+		if n.Name == name && n.Count == count {
+			return
+		}
+	}
+	w.t.Errorf("nodes %v, want %s at %d", nodes, name, count)
+}
+
+// Recovery leaves the living alone.
+func TestRecoverSparesTheLiving(t *testing.T) {
+	w := newWorld(t)
+	fl := w.file("f", "old")
+	base, err := fl.Newest(ctx)
+	w.must(err)
+	s, err := w.Begin(ctx, fl, me("f"), base)
+	w.must(err)
+	created, err := w.Create(ctx, me("g"), w.Tree(), "g", 0o644)
+	w.must(err)
+	defer created.Close()
+	other := w.node("node2")
+	w.must(other.Recover(ctx, func(n Node) bool { return n.Name == "node1" }))
+	w.must(w.commitOwn(created, "text"))
+	_, _, err = s.NewBody(ctx)
+	w.must(err)
+	w.must(publishBody(s, "new", objfmt.Final))
+	w.must(s.End(ctx))
+	w.wantNode("node1", 0)
+	w.must(other.Recover(ctx, nil))
+	nodes, err := w.Nodes(ctx)
+	w.must(err)
+	if len(nodes) != 1 || nodes[0].Name != "node2" {
+		t.Errorf("nodes %v after recovery", nodes)
+	}
+}
+
+func TestSelfTest(t *testing.T) {
+	w := newWorld(t)
+	o := w.o
+	o.Node, o.SkipTest = "node2", false
+	f := w.open(o)
+	if room := f.XattrRoom(); room != 0 && room != maxUserXattrs {
+		t.Errorf("room %d", room)
+	}
+	names, err := os.ReadDir(w.root + "/tree")
+	if err != nil || len(names) != 0 {
+		t.Errorf("the self-test left %v, %v", names, err)
+	}
+	w.wantNames(stagedName, 0)
+}
+
+func TestInitAndOpenRefuse(t *testing.T) {
+	w := newWorld(t)
+	md := w.mount()
+	defer md.Close()
+	w.must(Init(md, "test")) // again: nothing happens
+	wantErrno(t, Init(md, "other"), syscall.EPERM)
+	o := w.o
+	o.Namespace = "other"
+	_, err := Open(ctx, md, o)
+	wantErrno(t, err, syscall.EPERM)
+	o = w.o
+	o.Node = ""
+	_, err = Open(ctx, md, o)
+	wantErrno(t, err, syscall.EINVAL)
+	w.must(os.Chmod(w.root+"/files", 0o755))
+	_, err = Open(ctx, md, w.o)
+	wantErrno(t, err, syscall.EPERM)
+	w.must(os.Chmod(w.root+"/files", 0o700))
+	w.must(os.WriteFile(w.root+"/marfs.json", []byte("{}"), 0o600))
+	if _, err = Open(ctx, md, w.o); err == nil {
+		t.Error("a broken marker was accepted")
+	}
+}
+
+func TestAdopt(t *testing.T) {
+	w := newWorld(t)
+	w.must(os.Rename(w.root+"/files", w.root+"/old"))
+	w.must(os.Mkdir(w.root+"/files", 0o700))
+	f := w.node("node2")
+	if !f.Copied() {
+		t.Fatal("not noticed")
+	}
+	w.must(Adopt(f.MD(), "test"))
+	if w.node("node3").Copied() {
+		t.Error("still a copy")
+	}
+}
+
+// Directories of days and nodes that were removed while they were kept open are
+// made again.
+func TestRemovedDirectoryIsMadeAgain(t *testing.T) {
+	w := newWorld(t)
+	a := w.file("a", "aaa")
+	w.must(w.Unlink(ctx, me("a"), w.Tree(), "a"))
+	ref := w.trash()[0]
+	w.must(w.dropTrash(stepDrop, ref))
+	w.must(os.Remove(w.root + "/" + ref.dir())) // by another node's PruneDay
+	w.must(os.Remove(w.root + "/trash/" + ref.Day))
+	r := objfmt.Record{Kind: objfmt.RecordFile, File: a.ID(), When: *w.clock}
+	_, err := w.putTrash(r, false)
+	w.must(err)
+	if refs := w.trash(); len(refs) != 1 {
+		t.Errorf("records %v", refs)
+	}
+}
