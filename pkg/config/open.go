@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"reflect"
 	"slices"
-	"time"
 
 	"marfs/pkg/mdfs"
 	"marfs/pkg/mdfs/posix"
@@ -47,6 +45,8 @@ type System struct {
 	frontEnd FrontEnd
 	damage   *damageQueue
 	stores   []repo.Store
+
+	stopRecovery func() // nil: none runs
 }
 
 // Opened is one namespace of a System.
@@ -74,6 +74,9 @@ func Open(ctx context.Context, cfg *Config, front FrontEnd, log *slog.Logger) (*
 		return nil, errors.Join(err, s.Close())
 	}
 	s.damage.start(s.Namespaces)
+	if front == Interactive {
+		s.startRecovery(log)
+	}
 	return s, nil
 }
 
@@ -82,6 +85,9 @@ func (s *System) Close() error {
 	var errs []error
 	if s.FS != nil {
 		errs = append(errs, s.FS.Close())
+	}
+	if s.stopRecovery != nil {
+		s.stopRecovery()
 	}
 	s.damage.stop()
 	for _, n := range slices.Backward(s.Namespaces) {
@@ -193,7 +199,7 @@ func (s *System) repoConfig(ps *pods) repo.Config {
 }
 
 func (s *System) openNamespaces(ctx context.Context, log *slog.Logger) error {
-	node, err := s.node()
+	node, err := nodeName(s.frontEnd)
 	if err != nil {
 		return err
 	}
@@ -225,19 +231,6 @@ func (s *System) openNamespaces(ctx context.Context, log *slog.Logger) error {
 
 func metadataError(n *Namespace, err error) error {
 	return fmt.Errorf("metadata of namespace %s, %s: %w", n.Name, n.Metadata[0], err)
-}
-
-// heartbeat is how often a process shows other nodes that it lives.
-const heartbeat = 10 * time.Second
-
-// node names this process among all that work on a namespace at once. The random
-// part tells containers apart that agree in the rest.
-func (s *System) node() (string, error) {
-	host, err := os.Hostname()
-	if err != nil {
-		return "", fmt.Errorf("host name: %w", err)
-	}
-	return fmt.Sprintf("%s.%s.%d.%.8s", host, s.frontEnd, os.Getpid(), objfmt.NewID()), nil
 }
 
 func (s *System) openTree(log *slog.Logger) error {

@@ -1,0 +1,130 @@
+package config
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"marfs/pkg/metadata"
+	"marfs/pkg/objfmt"
+)
+
+const (
+	// heartbeat is how often a process shows other nodes that it lives.
+	heartbeat = 10 * time.Second
+	// deadAfter is how long a node's heartbeat may stand still before what it
+	// left is recovered. It decides when to try; recovery is safe at any time.
+	deadAfter = 6 * heartbeat
+	// sweepEvery is how often what recovery has put aside is looked at again.
+	sweepEvery = time.Hour
+)
+
+// recovery finishes or abandons what dead processes have left in a namespace:
+// those of this host at once, others when their heartbeats have stopped.
+type recovery struct {
+	meta  *metadata.FS
+	log   *slog.Logger
+	watch *metadata.Watch
+	swept time.Time
+}
+
+// startRecovery watches every namespace until the System closes.
+func (s *System) startRecovery(log *slog.Logger) {
+	ctx, stop := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	for _, n := range s.Namespaces {
+		r := &recovery{meta: n.Meta, log: log.With("namespace", n.Name), watch: metadata.NewWatch(deadAfter), swept: time.Now()}
+		done.Go(func() { r.run(ctx) })
+	}
+	s.stopRecovery = func() { stop(); done.Wait() }
+}
+
+func (r *recovery) run(ctx context.Context) {
+	always := true
+	t := time.NewTicker(heartbeat)
+	defer t.Stop()
+	for {
+		if err := r.pass(ctx, always); err != nil && ctx.Err() == nil {
+			r.log.Warn("recovery of unfinished writes is incomplete; it is tried again", "error", err)
+		}
+		always = false
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// pass looks at the heartbeats, and recovers when one has stopped, or always.
+func (r *recovery) pass(ctx context.Context, always bool) error {
+	nodes, err := r.meta.Nodes(ctx)
+	if err != nil {
+		return fmt.Errorf("read heartbeats: %w", err)
+	}
+	now := time.Now()
+	r.watch.Look(nodes, now)
+	lives := r.watch.Alive(now)
+	alive := func(n metadata.Node) bool { return lives(n) && !gone(n.Name) }
+	if always || slices.ContainsFunc(nodes, func(n metadata.Node) bool { return !alive(n) }) {
+		if err := r.meta.Recover(ctx, alive); err != nil {
+			return err
+		}
+	}
+	if now.Sub(r.swept) < sweepEvery {
+		return nil
+	}
+	r.swept = now
+	return r.meta.Sweep(ctx, now) // no younger than the grace time
+}
+
+// nodeName names this process among all that work on a namespace at once:
+// <host>.<front end>.<pid>.<where the pid means something>.<random>.
+func nodeName(front FrontEnd) (string, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("host name: %w", err)
+	}
+	where, err := pidSpace()
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s.%s.%d.%s.%.8s", host, front, os.Getpid(), where, objfmt.NewID()), nil
+}
+
+// pidSpace identifies the kernel's boot and the process namespace: containers
+// may share a host name, and pids come again after a boot.
+func pidSpace() (string, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("boot id: %w", err)
+	}
+	space, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return "", fmt.Errorf("process namespace: %w", err)
+	}
+	return fmt.Sprintf("%016x", objfmt.Checksum(append(boot, space...))), nil
+}
+
+// gone reports whether a node was a process of this host that is no more.
+func gone(node string) bool {
+	parts := strings.Split(node, ".")
+	if len(parts) < 5 {
+		return false
+	}
+	pid, where := parts[len(parts)-3], parts[len(parts)-2]
+	if mine, err := pidSpace(); err != nil || where != mine {
+		return false
+	}
+	n, err := strconv.Atoi(pid)
+	return err == nil && n > 0 && errors.Is(unix.Kill(n, 0), unix.ESRCH)
+}
