@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,6 +33,7 @@ type Mount struct {
 
 	t       testing.TB
 	options Options
+	env     []string // besides that of the options
 	log     log
 	cmd     *exec.Cmd
 	ended   chan struct{} // closed when cmd has
@@ -103,13 +105,20 @@ func (m *Mount) mountAt(path string) {
 func (m *Mount) command(name string, args ...string) *exec.Cmd {
 	m.t.Helper()
 	c := exec.Command(Binary(m.t, name), args...)
-	c.Env = append(append(os.Environ(), "MARFS_CONFIG="+m.Config), m.options.Env...)
+	c.Env = slices.Concat(os.Environ(), []string{"MARFS_CONFIG=" + m.Config}, m.options.Env, m.env)
 	c.Dir = "/"
 	if u := m.options.User; u != 0 {
 		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: u, Gid: u}}
 	}
 	return c
 }
+
+// Setenv gives the programs that are started from now on these variables, in
+// place of what it gave before.
+func (m *Mount) Setenv(env ...string) { m.env = env }
+
+// Ended is closed when the daemon has ended.
+func (m *Mount) Ended() <-chan struct{} { return m.ended }
 
 // Start starts the daemon and returns when the mount answers.
 func (m *Mount) Start() {

@@ -67,6 +67,18 @@ func (s *S3) Stop() {
 	s.cmd = nil
 }
 
+// Freeze makes the server hang: it takes connections and answers nothing.
+func (s *S3) Freeze() { s.signal(syscall.SIGSTOP) }
+
+// Thaw ends what Freeze began.
+func (s *S3) Thaw() { s.signal(syscall.SIGCONT) }
+
+func (s *S3) signal(sig syscall.Signal) {
+	if err := syscall.Kill(-s.cmd.Process.Pid, sig); err != nil {
+		s.t.Errorf("testenv: signal %v: %v", sig, err)
+	}
+}
+
 // Restart starts the server, stopping it first where it runs. Its address and
 // buckets stay the same.
 func (s *S3) Restart() {
