@@ -253,7 +253,7 @@ const maxTable = 100 * objfmt.MaxChunks
 func (f *FS) readTable(file, content objfmt.ID, src objfmt.Source) (*objfmt.ChunkTable, error) {
 	var b []byte
 	err := f.inTables(file, func(d mdfs.Dir) (err error) {
-		b, err = readFile(d, content.String(), maxTable)
+		b, err = readFile(d, f.tableName(file, content), maxTable)
 		return err
 	})
 	if err == nil && b == nil {

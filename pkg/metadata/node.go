@@ -49,15 +49,6 @@ func (f *FS) Nodes(ctx context.Context) ([]Node, error) {
 	return nodes, nil
 }
 
-// DropNode removes the record of a node that died, after what it left is
-// recovered. A node that lives makes it again with its next heartbeat.
-func (f *FS) DropNode(ctx context.Context, name string) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return f.in(nodesName, func(d mdfs.Dir) error { return ignore(remove(stepNode, d, name), syscall.ENOENT) })
-}
-
 func (f *FS) readNode(name string) (n Node, ok bool) {
 	var b []byte
 	err := f.in(nodesName, func(d mdfs.Dir) (err error) {
@@ -81,6 +72,7 @@ func (f *FS) readNode(name string) (n Node, ok bool) {
 type heartbeat struct {
 	f     *FS
 	count uint64
+	once  sync.Once // of closing end
 	end   chan struct{}
 	done  sync.WaitGroup
 }
@@ -150,7 +142,7 @@ func (b *heartbeat) stop() error {
 	if b == nil {
 		return nil
 	}
-	close(b.end)
+	b.once.Do(func() { close(b.end) })
 	b.done.Wait()
 	if n, ok := b.f.readNode(b.f.o.Node); !ok || n.Instance != b.f.instance {
 		return nil

@@ -40,7 +40,6 @@ func TestHeartbeat(t *testing.T) {
 	w.wantNode("node1", 0)
 	w.must(w.beat.stop())
 	w.wantNode("node1", 0)
-	w.beat.end = make(chan struct{}) // for the second stop, at Close
 }
 
 func (w *world) wantNode(name string, count uint64) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"syscall"
 
 	"marfs/internal/fault"
@@ -98,27 +100,29 @@ func (f *FS) remakeOther(who Who, r objfmt.Record, dir mdfs.Dir, name string) er
 	if err != nil {
 		return err
 	}
-	return stepRestore.Do(func() error { return restoreAttrs(r, dir, name) })
+	return restoreAttrs(r, dir, name)
 }
 
-// restoreAttrs sets what the maker's identity and umask have left out.
+// restoreAttrs sets what making it as the caller has left out.
 func restoreAttrs(r objfmt.Record, dir mdfs.Dir, name string) error {
-	if isRoot() {
-		if err := dir.Lchown(name, int(r.UID), int(r.GID)); err != nil {
-			return err
+	return stepRestore.Do(func() error {
+		if isRoot() {
+			if err := dir.Lchown(name, int(r.UID), int(r.GID)); err != nil {
+				return err
+			}
 		}
-	}
-	if r.Kind != objfmt.RecordSymlink {
-		if err := dir.Chmod(name, r.Mode&0o7777); err != nil {
-			return err
+		if r.Kind != objfmt.RecordSymlink {
+			if err := dir.Chmod(name, r.Mode&0o7777); err != nil {
+				return err
+			}
 		}
-	}
-	for attr, v := range r.Xattrs {
-		if err := dir.Setxattr(name, attr, v, 0); err != nil {
-			return err
+		for _, attr := range slices.Sorted(maps.Keys(r.Xattrs)) {
+			if err := dir.Setxattr(name, attr, r.Xattrs[attr], 0); err != nil {
+				return err
+			}
 		}
-	}
-	return dir.Lchtimes(name, mdfs.TimeSet{Omit: true}, mdfs.TimeSet{Time: r.MTime})
+		return dir.Lchtimes(name, mdfs.TimeSet{Omit: true}, mdfs.TimeSet{Time: r.MTime})
+	})
 }
 
 // returnDeletion puts a taken record of a removal back into trash/, unless the

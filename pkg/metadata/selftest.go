@@ -37,7 +37,7 @@ func (f *FS) selfTest(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", t.name, err)
 		}
 	}
-	return f.md.Sync()
+	return syncAll(stepInit, f.md)
 }
 
 // scratch runs fn with a file in a directory in tree/, as the users' are.

@@ -159,7 +159,12 @@ func (f *FS) writeTableIn(fan mdfs.Dir, t *objfmt.ChunkTable, b []byte) error {
 		return err
 	}
 	defer d.Close()
-	name, durable := t.Content.String(), !f.o.Omit.Has(omit.SyncTable)
+	name, durable := f.tableName(t.File, t.Content), !f.o.Omit.Has(omit.SyncTable)
+	if f.o.Omit.Has(omit.TableIDs) {
+		if err := remove(stepTable, d, name); err != nil {
+			return err
+		}
+	}
 	if err := writeFile(stepTable, d, name, b, durable); err != nil || !durable {
 		return err
 	}

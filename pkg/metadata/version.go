@@ -242,11 +242,20 @@ func (f *FS) removeBody(content objfmt.ID) error {
 }
 
 func (f *FS) removeTable(file, content objfmt.ID) error {
-	err := f.inTables(file, func(d mdfs.Dir) error { return remove(stepLeftover, d, content.String()) })
+	err := f.inTables(file, func(d mdfs.Dir) error { return remove(stepLeftover, d, f.tableName(file, content)) })
 	if err != nil {
 		return err
 	}
 	return f.pruneTables(file)
+}
+
+// tableName: one name per content, for the table of a content that is being
+// replaced is still read.
+func (f *FS) tableName(file, content objfmt.ID) string {
+	if f.o.Omit.Has(omit.TableIDs) {
+		return file.String()
+	}
+	return content.String()
 }
 
 // inTables runs fn with the directory of a file's chunk tables, if there is one.
