@@ -50,13 +50,13 @@ func TestFit(t *testing.T) {
 	v := []byte("12345")
 	for _, c := range []struct {
 		room int
-		want syscall.Errno
-	}{{0, syscall.ERANGE}, {4, syscall.ERANGE}, {5, 0}, {99, 0}} {
+		want error
+	}{{0, syscall.ERANGE}, {4, syscall.ERANGE}, {5, nil}, {99, nil}} {
 		if n, e := fit(v, make([]byte, c.room)); n != 5 || e != c.want {
 			t.Errorf("room for %d: got %d, %v; want 5, %v", c.room, n, e, c.want)
 		}
 	}
-	if n, e := fit(nil, nil); n != 0 || e != 0 {
+	if n, e := fit(nil, nil); n != 0 || e != nil {
 		t.Errorf("empty value: got %d, %v", n, e)
 	}
 }

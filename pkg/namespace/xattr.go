@@ -79,7 +79,12 @@ func (d *Dir) room(name, attr string, v []byte) error {
 	if err != nil || st.Mode&syscall.S_IFMT != syscall.S_IFREG {
 		return err
 	}
-	names, err := d.md.Listxattr(name)
+	return room(limit, name, attr, v, func() ([]string, error) { return d.md.Listxattr(name) },
+		func(n string) ([]byte, error) { return d.md.Getxattr(name, n) })
+}
+
+func room(limit int, name, attr string, v []byte, list func() ([]string, error), get func(string) ([]byte, error)) error {
+	names, err := list()
 	if err != nil {
 		return err
 	}
@@ -88,7 +93,7 @@ func (d *Dir) room(name, attr string, v []byte) error {
 		if hidden(n) || n == attr || !strings.HasPrefix(n, "user.") {
 			continue
 		}
-		old, err := d.md.Getxattr(name, n)
+		old, err := get(n)
 		if err != nil {
 			continue // removed meanwhile, or not the caller's to read
 		}
