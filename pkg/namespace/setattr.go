@@ -126,7 +126,23 @@ func (f *File) Stat(ctx context.Context) (Attr, error) {
 	if deleted {
 		a.Nlink = 0
 	}
+	if size, ok := f.opened(); ok {
+		a.Size, a.Blocks = size, (size+511)/512
+	}
 	return a, nil
+}
+
+// opened returns the size of the content that reads of f get, when that is not
+// being written here. The inode's own size follows a commit a moment later, and
+// that of a content which another node has put in its place is not f's: readers
+// that believed it would be cut short.
+func (f *File) opened() (size int64, ok bool) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if f.view == nil || f.seen != f.inode.commits.Load() || f.inode.live() != nil {
+		return 0, false
+	}
+	return f.view.size, true
 }
 
 // Setattr changes attributes of the open file, also when its name is gone.
