@@ -97,6 +97,9 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 	if err != nil {
 		return uint32(done), h.n.errno("write", err)
 	}
+	if h.sync {
+		return uint32(done), h.commit(ctx, "write", h.file.Commit)
+	}
 	return uint32(done), 0
 }
 

@@ -343,3 +343,20 @@ func TestMmap(t *testing.T) {
 		f.Close()
 	}
 }
+
+// TestSynchronousWrites: with O_DSYNC what a write has returned survives a crash.
+func TestSynchronousWrites(t *testing.T) {
+	t.Parallel()
+	m := testenv.NewMount(t, testenv.Options{})
+	f, err := os.OpenFile(m.Join("f"), os.O_CREATE|os.O_WRONLY|syscall.O_DSYNC, 0o644)
+	ok(t, err)
+	defer f.Close()
+	want := content(30_000, 1)
+	for p := want; len(p) > 0; p = p[10_000:] {
+		_, err := f.Write(p[:10_000])
+		ok(t, err)
+	}
+	m.Kill()
+	m.Start()
+	wantContent(t, m.Join("f"), want)
+}

@@ -23,6 +23,7 @@ type fileState struct {
 type handle struct {
 	n      *node
 	file   *namespace.File
+	sync   bool        // O_DSYNC or O_SYNC: each write is committed
 	write  bool        // it may have something to commit
 	cached bool        // reads go through the page cache
 	maps   bool        // it can fill pages although not cached, by a private mmap
@@ -37,6 +38,7 @@ type handle struct {
 func (n *node) newHandle(f *namespace.File, flags uint32) (*handle, uint32) {
 	mode := flags & syscall.O_ACCMODE
 	h := &handle{n: n, file: f,
+		sync:  flags&syscall.O_DSYNC != 0, // O_SYNC has this bit too
 		write: mode != syscall.O_RDONLY || flags&syscall.O_TRUNC != 0,
 		maps:  mode != syscall.O_WRONLY,
 	}

@@ -3,11 +3,16 @@ package testenv
 import "testing"
 
 // check looks at a file system that is not mounted any more: nothing may be out
-// of order, whatever the test did to it.
+// of order, whatever the test did to it. It does so once marfsctl has fsck.
 func check(t testing.TB, m *Mount) {
 	t.Helper()
 	if t.Failed() {
 		return // the test's own failure is the news
 	}
-	_ = m
+	if _, code := m.TryCtl("fsck", "--help"); code != 0 {
+		return
+	}
+	if out, code := m.TryCtl("fsck"); code != 0 {
+		t.Errorf("marfsctl fsck: exit code %d\n%s", code, out)
+	}
 }

@@ -51,8 +51,8 @@ func NewMount(t testing.TB, o Options) *Mount {
 		m.give(dir, filepath.Dir(dir))
 	}
 	m.Ctl("init")
+	t.Cleanup(func() { check(t, m) }) // after the unmount, which is registered later
 	m.mountAt(filepath.Join(dir, "mnt"))
-	t.Cleanup(func() { check(t, m) })
 	return m
 }
 
