@@ -26,13 +26,9 @@ func (n *node) tryDir(ctx context.Context, anew bool) (*namespace.Dir, error) {
 	if err != nil {
 		return nil, stale(err)
 	}
-	a, err := d.Stat(ctx, daemon())
-	if err == nil && a.Ino != n.ino() {
-		err = syscall.ESTALE
-	}
-	if err != nil {
+	if d.Ino() != n.ino() {
 		d.Close()
-		return nil, stale(err)
+		return nil, syscall.ESTALE
 	}
 	return d, nil
 }

@@ -23,8 +23,17 @@ type Dir struct {
 	space *space    // nil: a synthetic directory
 	node  *treeNode // non-nil: namespaces lie below
 	md    mdfs.Dir  // nil: a synthetic directory
+	ino   uint64    // in the metadata filesystem
 	path  string    // below the namespace's root, "" at it; for records and messages
 	close func() error
+}
+
+// Ino is the directory's inode number, as Stat shows it.
+func (d *Dir) Ino() uint64 {
+	if d.md == nil {
+		return d.node.ino
+	}
+	return d.ino ^ d.space.inoKey
 }
 
 // Close releases the directory.
@@ -155,24 +164,19 @@ func (d *Dir) OpenDir(ctx context.Context, name string) (*Dir, error) {
 
 // openReal opens a directory of the metadata filesystem, by the cache.
 func (d *Dir) openReal(name string) (*Dir, error) {
-	st, err := d.md.Stat()
+	c, err := d.fs.dirs.open(d.key(name), func() (mdfs.Dir, error) { return d.md.OpenDir(name) })
 	if err != nil {
 		return nil, err
 	}
-	md, release, err := d.fs.dirs.open(dirKey{d.space, st.Ino, name}, func() (mdfs.Dir, error) {
-		return d.md.OpenDir(name)
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &Dir{fs: d.fs, space: d.space, md: md, path: d.join(name), close: release}, nil
+	release := func() error { return d.fs.dirs.release(c) }
+	return &Dir{fs: d.fs, space: d.space, md: c.dir, ino: c.ino, path: d.join(name), close: release}, nil
 }
+
+func (d *Dir) key(name string) dirKey { return dirKey{d.space, d.ino, name} }
 
 // forget drops what the cache holds for a name that changed.
 func (d *Dir) forget(name string) {
-	if st, err := d.md.Stat(); err == nil {
-		d.fs.dirs.drop(dirKey{d.space, st.Ino, name})
-	}
+	d.fs.dirs.drop(d.key(name))
 }
 
 // Entry is one directory entry.

@@ -32,6 +32,7 @@ type dirKey struct {
 type cachedDir struct {
 	key   dirKey
 	dir   mdfs.Dir
+	ino   uint64
 	until time.Time
 	users int
 	gone  bool // out of the cache: the last user closes
@@ -41,19 +42,24 @@ func newDirCache(max int, ttl time.Duration) *dirCache {
 	return &dirCache{max: max, ttl: ttl, byID: map[dirKey]*list.Element{}, lru: list.New()}
 }
 
-// open returns the directory of key, opening it when it is not cached, and the
-// function that releases it.
-func (c *dirCache) open(key dirKey, open func() (mdfs.Dir, error)) (mdfs.Dir, func() error, error) {
+// open returns the directory of key, opening it when it is not cached. It is to
+// be released.
+func (c *dirCache) open(key dirKey, open func() (mdfs.Dir, error)) (*cachedDir, error) {
 	if d := c.get(key); d != nil {
-		return d.dir, func() error { return c.release(d) }, nil
+		return d, nil
 	}
 	md, err := open()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	d := &cachedDir{key: key, dir: md, until: time.Now().Add(c.ttl), users: 1}
+	st, err := md.Stat()
+	if err != nil {
+		md.Close()
+		return nil, err
+	}
+	d := &cachedDir{key: key, dir: md, ino: st.Ino, until: time.Now().Add(c.ttl), users: 1}
 	c.put(d)
-	return md, func() error { return c.release(d) }, nil
+	return d, nil
 }
 
 func (c *dirCache) get(key dirKey) *cachedDir {

@@ -85,6 +85,7 @@ type FS struct {
 type space struct {
 	cfg    Config
 	perms  atomic.Uint32 // Perm: swapped on reload, so open handles follow
+	root   uint64        // inode number of the users' tree
 	inoKey uint64        // XORed into inode numbers: unique in the whole FS
 	inodes inodeTable
 	fs     *FS
@@ -106,7 +107,11 @@ func New(o Options) (*FS, error) {
 		if len(c.Placement) == 0 {
 			return nil, fmt.Errorf("namespace %s: no placement", c.Name)
 		}
-		s := &space{cfg: c, fs: f, inoKey: uint64(i) * 0x9E3779B97F4A7C15}
+		st, err := c.Meta.Tree().Stat()
+		if err != nil {
+			return nil, fmt.Errorf("namespace %s: %w", c.Name, err)
+		}
+		s := &space{cfg: c, fs: f, root: st.Ino, inoKey: uint64(i) * 0x9E3779B97F4A7C15}
 		s.perms.Store(uint32(c.Perms))
 		s.inodes.init()
 		if err := f.tree.add(c.Path, s); err != nil {

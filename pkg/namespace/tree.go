@@ -85,11 +85,7 @@ func (t *treeNode) attr() Attr {
 // openNode opens the directory of a tree node; outer is the directory around it, or nil.
 func (f *FS) openNode(n *treeNode, outer *Dir) (*Dir, error) {
 	if n.space != nil {
-		md, err := n.space.cfg.Meta.Tree().Again()
-		if err != nil {
-			return nil, err
-		}
-		return &Dir{fs: f, space: n.space, node: n, md: md, close: md.Close}, nil
+		return &Dir{fs: f, space: n.space, node: n, md: n.space.cfg.Meta.Tree(), ino: n.space.root}, nil
 	}
 	if outer != nil && outer.space != nil {
 		d, err := outer.openReal(n.name)
