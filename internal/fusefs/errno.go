@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"syscall"
+
+	"marfs/pkg/namespace"
 )
 
 // sentinels turns errors that carry no number into one.
@@ -58,7 +60,7 @@ func clean(e syscall.Errno) (syscall.Errno, bool) {
 // tells nobody anything.
 func (n *node) errno(op string, err error) syscall.Errno {
 	e, ok := errnoOf(err)
-	if !ok {
+	if !ok && !errors.As(err, new(namespace.Reported)) {
 		n.fs.log.Error("input/output error", "op", op, "path", n.Path(nil), slog.Any("err", err))
 	}
 	return e

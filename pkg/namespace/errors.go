@@ -27,6 +27,14 @@ func errno(err error) syscall.Errno {
 	return syscall.EIO
 }
 
+// Reported is an errno whose cause is in the log already.
+type Reported struct{ Errno syscall.Errno }
+
+func (r Reported) Error() string { return r.Errno.Error() }
+
+// Unwrap gives the errno.
+func (r Reported) Unwrap() error { return r.Errno }
+
 // dataError is a failure of the data path as the caller sees it, and, but for
 // interrupts, as the log tells it: with file, object, store and cause.
 func (s *space) dataError(op, name string, err error) error {
@@ -39,5 +47,5 @@ func (s *space) dataError(op, name string, err error) error {
 	} else if e != syscall.EINTR {
 		s.fs.log.Error("data path failed", "namespace", s.cfg.Name, "op", op, "path", name, "errno", e.Error(), "err", err)
 	}
-	return pathError(op, name, e)
+	return pathError(op, name, Reported{e})
 }

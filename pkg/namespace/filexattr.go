@@ -19,6 +19,9 @@ func (f *File) Getxattr(ctx context.Context, c Caller, attr string) (v []byte, e
 	}
 	err = f.enter(c, RM, "getxattr", func() error {
 		v, err = f.inode.meta.Inode().Getxattr(attr)
+		if err == nil && attr == accessACL {
+			v, err = f.space.shownACL(f.aclFile(), v)
+		}
 		return err
 	})
 	return v, err
@@ -36,8 +39,20 @@ func (f *File) Setxattr(ctx context.Context, c Caller, attr string, v []byte, fl
 				return err
 			}
 		}
+		if attr == accessACL {
+			return f.space.setACL(f.aclFile(), v)
+		}
 		return in.Setxattr(attr, v, flags)
 	})
+}
+
+func (f *File) aclFile() aclFile {
+	in := f.inode.meta.Inode()
+	return aclFile{
+		stat:  in.Stat,
+		set:   func(acl []byte) error { return in.Setxattr(accessACL, acl, 0) },
+		chmod: in.Chmod,
+	}
 }
 
 // Listxattr lists the extended attributes but the reserved ones.

@@ -7,6 +7,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"marfs/pkg/mdfs"
 )
 
 // self maps the empty name, which means the directory itself in Setattr and the
@@ -25,6 +27,9 @@ func (d *Dir) Getxattr(ctx context.Context, c Caller, name, attr string) (v []by
 	}
 	err = d.enterAttr(c, RM, "getxattr", name, func() error {
 		v, err = d.md.Getxattr(self(name), attr)
+		if err == nil && attr == accessACL {
+			v, err = d.space.shownACL(d.aclFile(name), v)
+		}
 		return err
 	})
 	return v, err
@@ -39,8 +44,19 @@ func (d *Dir) Setxattr(ctx context.Context, c Caller, name, attr string, v []byt
 		if err := d.room(name, attr, v); err != nil {
 			return err
 		}
+		if attr == accessACL {
+			return d.space.setACL(d.aclFile(name), v)
+		}
 		return d.md.Setxattr(self(name), attr, v, flags)
 	})
+}
+
+func (d *Dir) aclFile(name string) aclFile {
+	return aclFile{
+		stat:  func() (mdfs.Stat, error) { return d.md.Lstat(self(name)) },
+		set:   func(acl []byte) error { return d.md.Setxattr(self(name), accessACL, acl, 0) },
+		chmod: func(mode uint32) error { return d.md.Chmod(name, mode) },
+	}
 }
 
 // Listxattr lists the extended attributes but the reserved ones.
