@@ -46,6 +46,7 @@ Options of -o:
   log_file=FILE             as --log-file
   allow_other               let other users in: default for root
   noallow_other             do not
+  direct_io                 read around the page cache: for nodes that only move large files
   attr_timeout=SECONDS      how long the kernel trusts attributes: default 1
   entry_timeout=SECONDS     how long it trusts names: default 1
   negative_timeout=SECONDS  how long it trusts that a name is missing: default 0
@@ -196,6 +197,8 @@ func (c *command) option(name, value string, valued bool) error {
 		c.mount.AllowOther = true
 	case "noallow_other":
 		c.mount.AllowOther = false
+	case "direct_io":
+		c.mount.DirectIO = true
 	case "remount":
 		return errors.New("unmount and mount again")
 	default:

@@ -108,8 +108,8 @@ func stop(srv *fusefs.Server, signals <-chan os.Signal, log *slog.Logger) error 
 	deadline := time.After(busyWait)
 	for waiting := true; waiting; {
 		err := srv.Unmount()
-		if err == nil {
-			break
+		if err == nil || errors.Is(err, syscall.EINVAL) {
+			break // done, or somebody else has taken it out of the tree
 		}
 		select {
 		case <-srv.Done():

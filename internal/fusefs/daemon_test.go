@@ -110,6 +110,19 @@ func TestSecondMount(t *testing.T) {
 	}
 }
 
+func TestDirectIO(t *testing.T) {
+	t.Parallel()
+	m := testenv.NewMount(t, testenv.Options{MountOptions: "direct_io"})
+	data := content(300_000, 1)
+	write(t, m.Join("f"), data)
+	wantContent(t, m.Join("f"), data)
+	f, err := os.Open(m.Join("f"))
+	ok(t, err)
+	defer f.Close()
+	_, err = syscall.Mmap(int(f.Fd()), 0, len(data), syscall.PROT_READ, syscall.MAP_SHARED)
+	wantErrno(t, "MAP_SHARED", err, syscall.ENODEV)
+}
+
 func TestReadOnly(t *testing.T) {
 	t.Parallel()
 	m := testenv.NewMount(t, testenv.Options{MountOptions: "ro"})
@@ -162,6 +175,7 @@ func TestDaemonSaysWhatIsWrong(t *testing.T) {
 		{[]string{mnt + "/missing"}, 3, "no such file"},
 		{[]string{"--config", "/nonexistent", mnt}, 2, "/nonexistent"},
 		{[]string{"-o", "nonsense", mnt}, 2, "nonsense"},
+		{[]string{m.Path}, 3, "already"},
 		{[]string{"--helper", m.Config, mnt + "/missing"}, 32, "no such file"},
 	} {
 		out, err := daemon(t, m, mnt, bin, c.args...)

@@ -37,6 +37,9 @@ type Options struct {
 	// How long the kernel may use attributes, names, and the absence of names,
 	// that it has seen, without asking. What this mount changes is known at once.
 	AttrTimeout, EntryTimeout, NegativeTimeout time.Duration
+	// DirectIO keeps reads out of the page cache: faster for large files that are
+	// read once in large pieces, slower for all else, and without MAP_SHARED.
+	DirectIO bool
 	// Flags are mount(2)'s MS_RDONLY, MS_NOEXEC, MS_NOSUID, MS_NODEV, MS_NOATIME ...
 	Flags uintptr
 	// Debug logs every request.
@@ -45,8 +48,9 @@ type Options struct {
 
 const (
 	maxRequest = 1 << 20 // bytes of one read or write: the kernel's most
-	// maxInflight bounds the memory of the requests being served.
-	maxInflight   = 1 << 30
+	// maxInflight bounds the memory of the requests being served, most of it data
+	// of writes that wait for the stores. More requests wait in the kernel.
+	maxInflight   = 256 << 20
 	maxBackground = 128 // read-ahead requests in flight
 	typeName      = "marfs"
 )
@@ -74,6 +78,7 @@ type filesystem struct {
 	callers *callers
 	gens    generations
 	attrTTL time.Duration
+	direct  bool
 }
 
 // Mount mounts ns at dir and serves it until it is unmounted. The process's
@@ -83,18 +88,19 @@ func Mount(ctx context.Context, dir string, ns *namespace.FS, o Options) (*Serve
 	if err != nil {
 		return nil, err
 	}
-	if err := clearDead(dir); err != nil {
-		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	if real, err := filepath.EvalSymlinks(dir); err == nil { // not for a dead mount
+		dir = real // as mountinfo and umount2 name it
 	}
-	if dir, err = filepath.EvalSymlinks(dir); err != nil { // as mountinfo and umount2 name it
-		return nil, fmt.Errorf("mount: %w", err)
+	if err := clearWay(dir); err != nil {
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
 	root, ino, err := newRoot(ctx, ns, o)
 	if err != nil {
 		return nil, fmt.Errorf("root of the mount: %w", err)
 	}
+	mo := mountOptions(o)
 	raw := umasker{gofs.NewNodeFS(root, &gofs.Options{
-		MountOptions:    mountOptions(o),
+		MountOptions:    mo,
 		AttrTimeout:     &o.AttrTimeout,
 		EntryTimeout:    &o.EntryTimeout,
 		NegativeTimeout: negative(o),
@@ -102,7 +108,6 @@ func Mount(ctx context.Context, dir string, ns *namespace.FS, o Options) (*Serve
 		RootStableAttr:  &gofs.StableAttr{Ino: ino},
 		Logger:          slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
 	})}
-	mo := mountOptions(o)
 	fs, err := fuse.NewServer(raw, dir, &mo)
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
@@ -129,7 +134,7 @@ func newRoot(ctx context.Context, ns *namespace.FS, o Options) (*node, uint64, e
 	if err != nil {
 		return nil, 0, err
 	}
-	f := &filesystem{ns: ns, log: o.Log, callers: newCallers("/proc"), attrTTL: o.AttrTimeout}
+	f := &filesystem{ns: ns, log: o.Log, callers: newCallers("/proc"), attrTTL: o.AttrTimeout, direct: o.DirectIO}
 	return &node{fs: f}, a.Ino, nil
 }
 

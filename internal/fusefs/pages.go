@@ -52,7 +52,7 @@ func (n *node) newHandle(f *namespace.File, flags uint32) (*handle, uint32) {
 		// The application's own requests reach us whole.
 		return h, fuse.FOPEN_DIRECT_IO
 	}
-	if n.claimPages(f.Content()) {
+	if !n.fs.direct && n.claimPages(f.Content()) {
 		h.cached = true
 		n.file.cached++
 		return h, fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH

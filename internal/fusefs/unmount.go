@@ -37,16 +37,19 @@ func unmount(dir string, flags int) error {
 	return nil
 }
 
-// clearDead takes away mounts of ours whose daemons are gone, so that a restarted
-// daemon needs nobody's help. It asks with statfs, which always reaches the daemon:
-// attributes may come out of the kernel's cache a while after its death.
-func clearDead(dir string) error {
+// clearWay takes away mounts of ours whose daemons are gone, so that a restarted
+// daemon needs nobody's help, and refuses to cover one that is served. It asks with
+// statfs, which always reaches the daemon: attributes may come out of the kernel's
+// cache a while after its death.
+func clearWay(dir string) error {
 	for {
 		err := unix.Statfs(dir, new(unix.Statfs_t))
-		if err == nil {
-			return nil
-		}
-		if m, merr := mountAt(dir); err != unix.ENOTCONN || merr != nil || m.kind != "fuse."+typeName {
+		m, merr := mountAt(dir)
+		ours := merr == nil && m.kind == "fuse."+typeName
+		switch {
+		case err == nil && ours:
+			return fmt.Errorf("MarFS is mounted there already: %w", syscall.EBUSY)
+		case err != unix.ENOTCONN || !ours:
 			return os.NewSyscallError("statfs", err)
 		}
 		if err := unmount(dir, unix.MNT_DETACH); err != nil {
