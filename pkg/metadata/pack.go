@@ -223,7 +223,7 @@ func (f *FS) packHint(object objfmt.ObjectID, content objfmt.ID) error {
 }
 
 // hint notes in repack/<object>/ that the bytes of a content in a pack are dead.
-// It is a hint, never proof: not synced, and counted by readdir.
+// It is a hint, never proof, and counted by readdir.
 func (f *FS) hint(object objfmt.ObjectID, content objfmt.ID) error {
 	return f.in(repackName, func(all mdfs.Dir) error {
 		for range maxRaces {
@@ -232,6 +232,9 @@ func (f *FS) hint(object objfmt.ObjectID, content objfmt.ID) error {
 				return err
 			}
 			err = writeFile(stepHint, d, content.String(), nil, false)
+			if err == nil && !f.covers { // what it is about may be gone from the disk before it [D]
+				err = errors.Join(syncDir(stepHint, d), syncDir(stepHint, all))
+			}
 			d.Close()
 			if !errors.Is(err, syscall.ENOENT) { // ENOENT: the pack's gc removed the directory
 				return ignore(err, syscall.EEXIST)

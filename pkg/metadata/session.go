@@ -396,11 +396,13 @@ func (s *Session) end() error {
 // one does not: tables and tails. Their chunks are in the last table.
 func (s *Session) dropLeftovers() error {
 	keep := []objfmt.ID{s.last.Content, s.last.Source.Tail}
+	dropped := false
 	for _, b := range s.bodies {
 		if !slices.Contains(keep, b.id) {
 			if err := s.f.removeBody(b.id); err != nil {
 				return err
 			}
+			dropped = true
 		}
 	}
 	for _, t := range s.tables {
@@ -408,9 +410,15 @@ func (s *Session) dropLeftovers() error {
 			if err := s.f.removeTable(s.fl.id, t); err != nil {
 				return err
 			}
+			dropped = true
 		}
 	}
-	return nil
+	if !dropped || s.f.covers {
+		return nil
+	}
+	// Where directories reach the disk apart, the work record may go before what
+	// it alone leads to [D]. Rare: only sessions that synced in mid-stream.
+	return syncAll(stepLeftover, s.f.md)
 }
 
 func (s *Session) close() {

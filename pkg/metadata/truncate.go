@@ -80,8 +80,10 @@ func (fl *File) cut(top objfmt.Slot, n int64) (objfmt.Slot, error) {
 	return next, err
 }
 
-// truncated follows the publish as after any other; the home moves when there is
-// nothing left to archive.
+// truncated follows the publish as after any other. The home stays: when nothing
+// is left to archive, recovery moves it to files/. Moving it here, without a
+// record, could leave it there for ever when another writer publishes a body
+// meanwhile and this process dies before it can look again.
 func (fl *File) truncated(s objfmt.Slot, who Who) error {
 	if !fl.f.o.Omit.Has(omit.SyncPublish) {
 		if err := syncFile(stepSync, fl.inode); err != nil {
@@ -90,9 +92,6 @@ func (fl *File) truncated(s objfmt.Slot, who Who) error {
 	}
 	if err := fl.settle(s, true); err != nil {
 		return err
-	}
-	if err := fl.placeHome(0); err != nil {
-		return ignore(err, errNoHome)
 	}
 	_, err := fl.dropLower(who, "truncate", s.Nonce)
 	return err

@@ -206,7 +206,7 @@ func (fl *File) droppable(s objfmt.Slot, higher []objfmt.Slot, who Who, why stri
 	}
 	for _, h := range higher {
 		if fl.covered(s, h) {
-			return true, nil
+			return true, fl.dropCopy(s, h)
 		}
 	}
 	found, err := fl.f.hasVersion(s.Content)
@@ -223,6 +223,20 @@ func (fl *File) droppable(s objfmt.Slot, higher []objfmt.Slot, who Who, why stri
 	}
 	taken, err := fl.f.isTaken(s.Content)
 	return !taken, err
+}
+
+// dropCopy removes the copy of an own body that was made for a version which
+// never came to be: once the slot is gone, as the prefix of an append, nothing
+// leads to the copy any more.
+func (fl *File) dropCopy(s, h objfmt.Slot) error {
+	if s.Source.Kind != objfmt.SourceOwn || h.Content == s.Content {
+		return nil
+	}
+	kept, taken, err := fl.f.keptAsVersion(s.Content)
+	if kept || taken || err != nil {
+		return err
+	}
+	return fl.f.removeBody(s.Content)
 }
 
 // covered: slot h holds all of s: the same content; an own body that s's was

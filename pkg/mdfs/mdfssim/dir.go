@@ -301,11 +301,8 @@ func (d *dir) Removexattr(name, attr string) error {
 func (d *dir) Sync() error {
 	return d.m.do(&Call{Op: "syncdir", dir: d.ino}, func(*Call) error {
 		if j := d.m.d.journal; j != nil {
-			j.sync(domain{d.ino, partNames})
-			j.sync(domain{d.ino, partAttrs})
-			if d.m.d.o.SyncNames {
-				j.syncNames(d.ino)
-			}
+			j.sync(d.ino, partNames)
+			j.sync(d.ino, partAttrs)
 		}
 		return nil
 	})

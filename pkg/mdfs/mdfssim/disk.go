@@ -12,12 +12,11 @@ import (
 type Options struct {
 	// Journal remembers what is not durable yet, for Crash.
 	Journal bool
-	// SyncNames: fsync of an inode also makes the names it got durable, as on
-	// ext4 and XFS. Statfs then reports ext4, else an unknown type.
-	SyncNames bool
-	// SplitRename: the two directories of a rename reach the disk apart. No
-	// journalling filesystem does that; without it a rename is one change.
-	SplitRename bool
+	// OneJournal: all changes but those of data become durable in one order, and
+	// any sync makes all so far durable, as on ext4 and XFS. Statfs then reports
+	// ext4. Without it every directory and every inode keeps its own order only,
+	// and Statfs reports an unknown type.
+	OneJournal bool
 	// XattrRoom bounds the bytes of one inode's xattr names and values. 0: 64 KiB.
 	XattrRoom int
 }
@@ -54,7 +53,7 @@ func (im *Image) Disk(o Options) *Disk {
 		d.o.XattrRoom = 64 << 10
 	}
 	if o.Journal {
-		d.journal = newJournal()
+		d.journal = newJournal(o.OneJournal)
 	}
 	return d
 }
@@ -134,7 +133,7 @@ func (d *Disk) add(n *inode) {
 func (d *Disk) change(ino uint64, p part, f func(*inode)) {
 	f(d.mut(ino))
 	if d.journal != nil {
-		d.journal.add(domain{ino, p}, f)
+		d.journal.add(ino, p, f)
 	}
 }
 
@@ -144,19 +143,10 @@ func (d *Disk) relink(ino uint64, by int64) { d.mut(ino).nlink += by }
 // setName makes name in dir stand for ino.
 func (d *Disk) setName(dir uint64, name string, ino uint64) {
 	d.change(dir, partNames, func(n *inode) { n.setName(name, ino) })
-	d.noteName(dir, ino)
 }
 
 func (d *Disk) dropName(dir uint64, name string) {
-	ino := d.get(dir).names[name]
 	d.change(dir, partNames, func(n *inode) { n.dropName(name) })
-	d.noteName(dir, ino)
-}
-
-func (d *Disk) noteName(dir, ino uint64) {
-	if d.journal != nil {
-		d.journal.named(dir, ino)
-	}
 }
 
 // path names an inode for people: by its directory's place and its name there.

@@ -17,7 +17,8 @@
 // entries of one directory; size, times, mode and xattrs of one inode; the data
 // of one inode) keeps a prefix of its changes that is not shorter than what was
 // synced, whatever the other domains keep. That is weaker than any one journal
-// orders, and so includes what filesystems with several metadata servers leave.
+// orders, and so includes what filesystems with several metadata servers leave;
+// Options.OneJournal is ext4 and XFS.
 //
 // Not simulated: permission checks (As only says who owns new inodes), quotas,
 // default ACLs, atime.

@@ -215,11 +215,8 @@ func (m *FS) chtimes(ino uint64, atime, mtime mdfs.TimeSet) {
 func (f *file) Sync() error {
 	return f.do(&Call{Op: "sync"}, func(*Call, *inode) error {
 		if j := f.m.d.journal; j != nil {
-			j.sync(domain{f.ino, partData})
-			j.sync(domain{f.ino, partAttrs})
-			if f.m.d.o.SyncNames {
-				j.syncNames(f.ino)
-			}
+			j.sync(f.ino, partData)
+			j.sync(f.ino, partAttrs)
 		}
 		return nil
 	})

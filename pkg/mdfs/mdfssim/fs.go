@@ -126,7 +126,7 @@ func (m *FS) Sync() error {
 // Statfs implements mdfs.FS.
 func (m *FS) Statfs() (syscall.Statfs_t, error) {
 	st := syscall.Statfs_t{Bsize: blockSize, Blocks: 1 << 40, Bfree: 1 << 39, Bavail: 1 << 39, Files: 1 << 32, Ffree: 1 << 31, Namelen: 255, Frsize: blockSize}
-	if m.d.o.SyncNames {
+	if m.d.o.OneJournal {
 		st.Type = unix.EXT4_SUPER_MAGIC
 	}
 	return st, nil

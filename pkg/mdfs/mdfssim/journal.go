@@ -22,15 +22,16 @@ type domain struct {
 
 // journal is what changed since the disk was made.
 type journal struct {
+	one     bool              // all but data in one domain
 	born    map[uint64]*inode // new inodes as they were made
 	changes map[domain][]entry
 	durable map[domain]int // entries that must survive
 }
 
 type entry struct {
+	ino   uint64
 	apply func(*inode)
-	named uint64 // partNames: the inode whose name it was
-	pair  *pair  // the other half of a rename, which survives with this one
+	pair  *pair // the other half of a rename, which survives with this one
 }
 
 type pair struct {
@@ -38,49 +39,42 @@ type pair struct {
 	n    int // entries of with that must survive
 }
 
-func newJournal() *journal {
-	return &journal{map[uint64]*inode{}, map[domain][]entry{}, map[domain]int{}}
+func newJournal(one bool) *journal {
+	return &journal{one, map[uint64]*inode{}, map[domain][]entry{}, map[domain]int{}}
 }
 
-func (j *journal) add(d domain, f func(*inode)) { j.changes[d] = append(j.changes[d], entry{apply: f}) }
+// domain is where the changes of one part of an inode are kept in order.
+func (j *journal) domain(ino uint64, p part) domain {
+	if j.one && p != partData {
+		return domain{}
+	}
+	return domain{ino, p}
+}
 
-func (j *journal) named(dir, ino uint64) {
-	c := j.changes[domain{dir, partNames}]
-	c[len(c)-1].named = ino
+func (j *journal) add(ino uint64, p part, f func(*inode)) {
+	d := j.domain(ino, p)
+	j.changes[d] = append(j.changes[d], entry{ino: ino, apply: f})
 }
 
 // join makes the last changes of two directories one.
 func (j *journal) join(a, b uint64) {
-	if a == b { // removal and addition, in this order, are both at the end
-		d := domain{a, partNames}
-		c := j.changes[d]
-		c[len(c)-2].pair = &pair{d, len(c)}
+	da, db := j.domain(a, partNames), j.domain(b, partNames)
+	ca, cb := j.changes[da], j.changes[db]
+	if da == db { // removal and addition, in this order, are both at the end
+		ca[len(ca)-2].pair = &pair{da, len(ca)}
 		return
 	}
-	da, db := domain{a, partNames}, domain{b, partNames}
-	ca, cb := j.changes[da], j.changes[db]
 	ca[len(ca)-1].pair = &pair{db, len(cb)}
 	cb[len(cb)-1].pair = &pair{da, len(ca)}
 }
 
-// sync makes every change of the domain so far durable.
-func (j *journal) sync(d domain) {
+// sync makes every change of a part of an inode so far durable.
+func (j *journal) sync(ino uint64, p part) {
+	d := j.domain(ino, p)
 	if len(j.changes[d]) > j.durable[d] {
 		j.durable[d] = len(j.changes[d])
 		j.close(j.durable)
 	}
-}
-
-// syncNames makes every name that ino got or lost so far durable.
-func (j *journal) syncNames(ino uint64) {
-	for d, c := range j.changes {
-		for i := len(c); i > j.durable[d] && d.part == partNames; i-- {
-			if c[i-1].named == ino {
-				j.durable[d] = i
-			}
-		}
-	}
-	j.close(j.durable)
 }
 
 func (j *journal) syncAll() {
@@ -138,8 +132,8 @@ func compare(a, b uint64, p, q int) int {
 }
 
 // Crash is the disk as a power failure leaves it when the i-th Volatile domain
-// keeps keep[i] of its changes. Halves of a rename survive together unless
-// Options.SplitRename. Open handles of d do not reach the new disk.
+// keeps keep[i] of its changes. Both halves of a rename survive or none, as on
+// every journalling filesystem. Open handles of d do not reach the new disk.
 func (d *Disk) Crash(vs []Volatile, keep []int) *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -165,9 +159,14 @@ func (d *Disk) Crash(vs []Volatile, keep []int) *Disk {
 // replay applies what survives of an inode's changes.
 func (j *journal) replay(n *inode, cuts map[domain]int) *inode {
 	for p := partNames; p <= partData; p++ {
-		dom := domain{n.ino, p}
+		dom := j.domain(n.ino, p)
+		if j.one && p == partAttrs {
+			continue // with the names
+		}
 		for _, e := range j.changes[dom][:cuts[dom]] {
-			e.apply(n)
+			if e.ino == n.ino {
+				e.apply(n)
+			}
 		}
 	}
 	n.counted, n.dirty = 0, false

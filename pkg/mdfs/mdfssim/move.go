@@ -116,7 +116,7 @@ func (d *dir) replace(name string, n *inode, t *dir, newname string, victim *ino
 	}
 	d.leave(name, n)
 	t.enter(newname, n)
-	if j := d.m.d.journal; j != nil && (d.ino == t.ino || !d.m.d.o.SplitRename) {
+	if j := d.m.d.journal; j != nil {
 		j.join(d.ino, t.ino)
 	}
 }

@@ -131,7 +131,7 @@ func TestCrash(t *testing.T) {
 		{"file and directory synced", mdfssim.Options{}, func(t *testing.T, d mdfs.Dir) {
 			must(t, create(t, d, "f", "x").Sync(), d.Sync())
 		}, []string{"x !ENOENT"}},
-		{"fsync covers the name", mdfssim.Options{SyncNames: true}, func(t *testing.T, d mdfs.Dir) { must(t, create(t, d, "f", "x").Sync()) },
+		{"fsync covers the name", mdfssim.Options{OneJournal: true}, func(t *testing.T, d mdfs.Dir) { must(t, create(t, d, "f", "x").Sync()) },
 			[]string{"x !ENOENT"}},
 		{"rename is whole", mdfssim.Options{}, func(t *testing.T, d mdfs.Dir) {
 			must(t, create(t, d, "f", "x").Sync(), create(t, d, "g", "y").Sync(), d.Sync(), d.Rename("f", d, "g", 0))

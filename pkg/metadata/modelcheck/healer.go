@@ -20,7 +20,13 @@ var always = time.Unix(0, epoch).AddDate(1, 0, 0)
 // recoverAll recovers what every other node left, whether it lives or not, and
 // then opens every file, as users will.
 func (p *Party) recoverAll() error {
-	if err := p.recover(); err != nil {
+	err := p.recover()
+	for range 2 { // one may wait for what the next gives back
+		if err != nil {
+			err = p.recover()
+		}
+	}
+	if err != nil && !errors.Is(err, unix.EAGAIN) { // EAGAIN: a gc died holding a version; a sweep must come first
 		return err
 	}
 	return eachName(p.md.Tree(), func(d mdfs.Dir, name string) error {

@@ -56,7 +56,7 @@ func TestSweep(t *testing.T) {
 				s := scenario(setup, a, b)
 				t.Run(s.Name, func(t *testing.T) {
 					t.Parallel()
-					explore(t, s, Limits{Kills: 1, Bounds: []int{0, 1, -1}, Execs: 1200, Random: 100})
+					explore(t, s, Limits{Kills: 1, Bounds: []int{1, -1}, Execs: 600, Random: 60})
 				})
 			}
 		}

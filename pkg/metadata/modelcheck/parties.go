@@ -70,7 +70,7 @@ func (p *Party) fill(fl *metadata.File, name, cells string) error {
 
 // syncTree makes names of users durable where fsync of an inode does not.
 func (p *Party) syncTree() error {
-	if p.w.base.disk.SyncNames || !p.w.base.disk.Journal {
+	if p.w.base.disk.OneJournal || !p.w.base.disk.Journal {
 		return nil
 	}
 	return p.md.Tree().Sync()

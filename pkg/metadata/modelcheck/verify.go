@@ -202,7 +202,7 @@ func (w *world) checkLitter(d *mdfssim.Disk, objects *Objects) error {
 		}
 		r.reach(v, f.top())
 	}
-	return r.orphans(v)
+	return r.orphans(v, w.s.Lenient)
 }
 
 func checkHome(f *fileView) error {
@@ -251,15 +251,16 @@ func (r *reached) reach(v *view, s objfmt.Slot) {
 }
 
 // orphans reports what nothing live names.
-func (r *reached) orphans(v *view) error {
+func (r *reached) orphans(v *view, lenient residue) error {
 	for k := range v.objects.held {
-		if !r.objects[k] {
+		if !r.objects[k] && !lenient.has(orphanContent) {
 			return &Violation{"orphan object", fmt.Sprintf("%s.%d", k.id, k.chunk)}
 		}
 	}
 	for _, p := range slices.Concat(v.below["bodies"], v.below["chunks"]) {
 		id, err := objfmt.ParseID(p[strings.LastIndex(p, "/")+1:])
-		if err != nil || !r.bodies[id] && !r.tables[id] {
+		spared := lenient.has(orphanContent) && strings.HasPrefix(p, "bodies/")
+		if err != nil || !r.bodies[id] && !r.tables[id] && !spared {
 			return &Violation{"orphan body or table", p}
 		}
 	}

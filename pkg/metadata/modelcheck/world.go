@@ -57,8 +57,11 @@ type world struct {
 
 // newBase builds the state that a scenario begins with.
 func newBase(s Scenario, o omit.Set, disk mdfssim.Options) *base {
+	if disk.Journal {
+		s.Lenient |= lostRecord(s)
+	}
 	b := &base{s: s, omit: o, disk: disk, files: map[objfmt.ID]string{}, past: map[objfmt.ID]map[string]bool{}}
-	w := &world{base: b, disk: mdfssim.New(mdfssim.Options{SyncNames: disk.SyncNames}), objects: newObjects()}
+	w := &world{base: b, disk: mdfssim.New(mdfssim.Options{OneJournal: disk.OneJournal}), objects: newObjects()}
 	w.history.files = b.files
 	md := w.disk.Mount(mdfssim.MountOptions{Clock: func() int64 { return epoch }})
 	if err := metadata.Init(md, namespace); err != nil {
@@ -126,7 +129,7 @@ func (w *world) party(name string, disk mdfs.FS, a *Actor, seed uint64, late boo
 		return time.Unix(0, ns)
 	}
 	sync := metadata.NameSyncNames
-	if w.base.disk.SyncNames {
+	if w.base.disk.OneJournal {
 		sync = metadata.NameSyncFile
 	}
 	md, err := metadata.Open(p.ctx, disk, metadata.Options{

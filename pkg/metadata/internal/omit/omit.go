@@ -89,5 +89,5 @@ const (
 	SyncLower
 )
 
-// Has reports whether all of steps are left out.
-func (s Set) Has(steps Set) bool { return s&steps == steps }
+// Has reports whether steps are left out, all of them; it is false for none.
+func (s Set) Has(steps Set) bool { return steps != 0 && s&steps == steps }
