@@ -500,3 +500,20 @@ func TestCancel(t *testing.T) {
 	}
 	rg.idle(t)
 }
+
+// Stores that failed lately are asked all the same when the others are not enough.
+func TestAvoidedAsLastResort(t *testing.T) {
+	for avoided := range 1 << small.Shards() {
+		rg := newRig(t, small, 1, nil)
+		data := content(5, 300_000)
+		l := rg.write(t, "last/resort", data, 1<<20)
+		for i, s := range rg.Repo.pods["pod0"].stores {
+			if avoided>>i&1 == 1 {
+				s.health.failures, s.health.retry = maxFailures, time.Now().Add(time.Hour)
+			}
+		}
+		rg.wantRead(t, "last/resort", l, data, 0, len(data))
+		rg.wantRead(t, "last/resort", l, data, 1000, 10)
+		rg.write(t, "last/resort2", data, 1<<20)
+	}
+}

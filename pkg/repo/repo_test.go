@@ -319,4 +319,3 @@ func TestSpread(t *testing.T) {
 		}
 	}
 }
-

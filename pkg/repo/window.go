@@ -305,7 +305,8 @@ func (w *window) repair() error {
 
 // troubled reports whether there can be orphans at all.
 func (w *window) troubled() bool {
-	return slices.ContainsFunc(w.dead, func(err error) bool { return err != nil }) ||
+	return len(w.flying) == 0 || w.avoided ||
+		slices.ContainsFunc(w.dead, func(err error) bool { return err != nil }) ||
 		slices.ContainsFunc(w.flying, func(f *fetch) bool { return f.slow })
 }
 
