@@ -39,6 +39,7 @@ func wantFailure(t *testing.T, path string, content []byte, want ...syscall.Errn
 
 // TestServersLostForWriting kills more servers than a write can do without.
 func TestServersLostForWriting(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	servers, o := sixServers(t)
 	o.Expect = []string{"input/output error"}
 	m := testenv.NewMount(t, o)

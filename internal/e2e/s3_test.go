@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -107,5 +108,39 @@ func missingIsKnown(t *testing.T, m *testenv.Mount, store string) {
 	}
 	if len(noted) <= lacking {
 		t.Errorf("%d objects are listed as degraded, want some of the tree as well", len(noted))
+	}
+}
+
+// TestServerHangs freezes a server, which is worse than killing it: connections
+// stay, and nothing comes. Readers must not wait for it, and writers only until
+// it is found out.
+func TestServerHangs(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	servers, o := sixServers(t)
+	o.BlockSize, o.ChunkSize = "256KiB", "16MiB"
+	m := testenv.NewMount(t, o)
+	const size = 32 * mib
+	if err := writeNoise(m.Join("f"), 1, size, nil); err != nil {
+		t.Fatal(err)
+	}
+	m.Remount()
+	start := time.Now()
+	if err := readNoise(m.Join("f"), 1, size, servers[2].Freeze); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took > 15*time.Second {
+		t.Errorf("reading around a server that hangs took %v", took)
+	}
+	start = time.Now()
+	if err := writeNoise(m.Join("g"), 2, size, nil); err != nil {
+		t.Error(err)
+	}
+	t.Logf("writing around a server that hangs took %v", time.Since(start))
+	servers[2].Thaw()
+	m.Remount()
+	for i, name := range []string{"f", "g"} {
+		if err := readNoise(m.Join(name), uint64(i+1), size, nil); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -6,7 +6,10 @@ import (
 	"math/rand/v2"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
+
+	"golang.org/x/sync/errgroup"
 
 	"marfs/internal/testenv"
 )
@@ -69,6 +72,17 @@ func winners(before [][]byte, contents [2][]byte, errs [2]error) (may [][]byte) 
 	return may
 }
 
+// resembles says which content bytes begin like, to tell a cut or padded content
+// from a mixture.
+func resembles(b []byte, contents [][]byte) string {
+	for i, c := range contents {
+		if n := min(len(b), len(c)); n > 0 && bytes.Equal(b[:n], c[:n]) {
+			return fmt.Sprintf("they begin with %d of the %d bytes of number %d", n, len(c), i)
+		}
+	}
+	return "they begin like none"
+}
+
 func indexOf(contents [][]byte, b []byte) int {
 	for i, c := range contents {
 		if bytes.Equal(c, b) {
@@ -92,4 +106,45 @@ func writePieces(path string, content []byte, pieces int) error {
 		}
 	}
 	return f.Close()
+}
+
+// TestReadersElsewhere reads a file over and over on one mount while it is
+// overwritten on another: every open sees one whole content, never an older one
+// than the open before did.
+func TestReadersElsewhere(t *testing.T) {
+	m := testenv.NewMount(t, edges())
+	elsewhere := m.Again(t)
+	rnd := rand.New(rand.NewPCG(3, 3))
+	var contents [][]byte
+	for i := range often(40, 2000) {
+		contents = append(contents, noisy(uint64(i+1), 1+rnd.IntN(1<<rnd.IntN(19))))
+	}
+	mustWrite(t, m.Join("f"), contents[0])
+	var closed atomic.Int64 // how many contents are whole for sure
+	closed.Store(1)
+	var writer errgroup.Group
+	writer.Go(func() error {
+		for _, c := range contents[1:] {
+			if err := writeFile(m.Join("f"), c); err != nil {
+				return err
+			}
+			closed.Add(1)
+		}
+		return nil
+	})
+	for newest, reads := 0, 0; newest < len(contents)-1; reads++ {
+		least := max(newest, int(closed.Load())-1)
+		got, err := os.ReadFile(elsewhere.Join("f"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := indexOf(contents[least:], got)
+		if k < 0 {
+			t.Fatalf("read %d: %d bytes that are no content from number %d on: %s", reads, len(got), least, resembles(got, contents))
+		}
+		newest = least + k
+	}
+	if err := writer.Wait(); err != nil {
+		t.Fatal(err)
+	}
 }
