@@ -178,6 +178,7 @@ func TestTruncate(t *testing.T) {
 	if text, _ := w.read(w.FS, "f"); text != "" {
 		t.Errorf("truncate(0): read %q", text)
 	}
+	w.must(w.Recover(ctx, nil))
 	w.wantHome(fl.ID(), filesName)
 	v, err := w.Version(ctx, first.Content)
 	w.must(err)

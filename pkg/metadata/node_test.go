@@ -151,3 +151,83 @@ func TestRemovedDirectoryIsMadeAgain(t *testing.T) {
 		t.Errorf("records %v", refs)
 	}
 }
+
+// A home that was being moved when its mover died is put in order by a sweep.
+func TestSweepPlacesHome(t *testing.T) {
+	w := newWorld(t)
+	fl := w.file("f", "text")
+	w.must(w.moveHome(stepPlace, fl.ID(), stagedName, filesName))
+	w.must(os.WriteFile(w.root+"/dead/m."+fl.ID().String()+".0123", nil, 0o600))
+	w.pass(2 * time.Hour)
+	w.must(w.Sweep(ctx, *w.clock))
+	w.wantHome(fl.ID(), stagedName)
+	w.wantNothingDead()
+}
+
+func (w *world) wantNothingDead() {
+	w.t.Helper()
+	names, err := w.names(deadName, "")
+	w.must(err)
+	if len(names) != 1 { // versions
+		w.t.Errorf("dead/ holds %v", names)
+	}
+}
+
+// What a gc left that died at some point of its work: a sweep goes on with it.
+func TestSweepOfGC(t *testing.T) {
+	w := newWorld(t)
+	fl := w.file("f", "first")
+	base, err := fl.Newest(ctx)
+	w.must(err)
+	_, err = w.stream(w.FS, fl, 9)
+	w.must(err)
+	_, err = w.takeVersion(stepTake, base.Content, tokenGC+"1") // taken, not decided
+	w.must(err)
+	w.pass(2 * time.Hour)
+	w.must(w.Sweep(ctx, *w.clock))
+	if v, err := w.Version(ctx, base.Content); err != nil || v.Content != base.Content {
+		t.Errorf("version %+v, %v", v, err)
+	}
+	_, err = w.takeVersion(stepTake, base.Content, tokenDoomed+"1") // decided, not destroyed
+	w.must(err)
+	w.pass(2 * time.Hour)
+	w.must(w.Sweep(ctx, *w.clock))
+	w.wantNames(versionName, 0)
+	w.wantNames(bodiesName, 0)
+	w.must(w.Unlink(ctx, me("f"), w.Tree(), "f"))
+	w.must(w.moveHome(stepDeadHome, fl.ID(), filesName, deadName)) // its record lost
+	w.pass(2 * time.Hour)
+	w.must(w.Sweep(ctx, *w.clock))
+	w.wantHome(fl.ID(), filesName)
+	w.expire()
+	w.wantHome(fl.ID(), "")
+	w.wantNothingDead()
+	if w.store.len() != 0 {
+		t.Error("the object stayed")
+	}
+}
+
+// A version taken by a restorer whose record is still there is left to him.
+func TestSweepSparesRestorer(t *testing.T) {
+	w := newWorld(t)
+	fl := w.file("f", "first")
+	old, err := fl.Newest(ctx)
+	w.must(err)
+	w.must(w.replace(w.FS, fl, "second"))
+	base, err := fl.Newest(ctx)
+	w.must(err)
+	s, err := w.newSessionOf(ctx, fl, me("f"), objfmt.ID{}, base, "restore")
+	w.must(err)
+	s.restore = old.Content
+	v, err := s.takeVersion(old.Content)
+	w.must(err)
+	w.pass(2 * time.Hour)
+	w.must(w.Sweep(ctx, *w.clock))
+	w.expire()
+	_, err = s.Publish(ctx, old.Content, v.Source, v.Size, *w.clock, objfmt.Final)
+	w.must(err)
+	w.must(s.End(ctx))
+	if text, _ := w.read(w.FS, "f"); text != "first" {
+		t.Errorf("read %q", text)
+	}
+}

@@ -22,6 +22,7 @@ const (
 	deadWork  = "w." // + session: a work record whose session was fenced or gave up
 	deadPack  = "p." // + object: the member table of a pack that was fenced or gave up
 	deadTrash = "d." // + name in trash/: a record of a deletion
+	deadMove  = "m." // + file id + random: a home that is being moved
 	deadTemp  = "t." // + random: a file on its way to its place
 )
 

@@ -73,6 +73,8 @@ func (f *FS) sweepDead(ctx context.Context, name string) error {
 		return f.sweepDeletion(ctx, name)
 	case deadHome:
 		return f.sweepHome(rest)
+	case deadMove:
+		return f.sweepMove(name)
 	case deadTemp:
 		return f.dropDead(name)
 	}
@@ -327,8 +329,48 @@ func (f *FS) recoverHome(ctx context.Context, id objfmt.ID, lives func([]byte) b
 		if err := fl.fence(ctx, s.Session); err != nil {
 			return err
 		}
+		if s, _, err = fl.newest(); err != nil {
+			return err
+		}
 	}
-	return fl.placeHome(0)
+	if !archived(s) {
+		return nil
+	}
+	return f.moveRecorded(fl)
+}
+
+// moveRecorded places a home for which nobody has a record. Between the look at
+// the slot and the rename another writer may publish a body and end; dying
+// before the second look would leave the home in files/ for ever, so a note in
+// dead/ makes a sweep look again.
+func (f *FS) moveRecorded(fl *File) error {
+	note := deadMove + fl.id.String() + "." + f.suffix()
+	err := f.in(deadName, func(d mdfs.Dir) error { return writeFile(stepPlace, d, note, nil, false) })
+	if err != nil {
+		return err
+	}
+	if err := fl.placeHome(0); err != nil {
+		return err // the note stays
+	}
+	return f.dropDead(note)
+}
+
+// sweepMove looks again after a move that did not come to its end.
+func (f *FS) sweepMove(name string) error {
+	id, _, _ := strings.Cut(strings.TrimPrefix(name, deadMove), ".")
+	file, err := objfmt.ParseID(id)
+	if err != nil {
+		return err
+	}
+	fl, err := f.openHome(file, homePlaces)
+	if err == nil {
+		err = fl.placeHome(0)
+		fl.Close()
+	}
+	if err := ignore(err, syscall.ENOENT, errNoHome); err != nil {
+		return err
+	}
+	return f.dropDead(name)
 }
 
 // checkStaged removes a second home.
