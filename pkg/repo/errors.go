@@ -17,6 +17,7 @@ var ErrQuorum = errors.New("too few shards")
 
 var (
 	errAvoided = fmt.Errorf("%w: failed lately, not asked", objstore.ErrUnavailable)
+	errShort   = fmt.Errorf("%w: object shorter or longer than announced", fs.ErrInvalid)
 	errStalled = fmt.Errorf("%w: no progress", objstore.ErrUnavailable)
 )
 

@@ -12,11 +12,12 @@
 //
 // All buffers come out of Config.Memory: half for writers, the rest for reads, which
 // hold theirs only within a call. A writer takes nothing until it is written to, then
-// what the smallest stripes need (40 KiB for 4+2), and waits for that only. From then
-// on it can always go on: it takes more while there is more, up to the configured
-// block size and a few stripes ahead; if there is not, it uses smaller blocks for
-// this object. So any number of open writers shares the memory without deadlock,
-// and thousands of small objects are written at once.
+// what the smallest stripes need (40 KiB for 4+2), and can go on from there whatever
+// others do. It takes more while there is ample memory, up to the configured block
+// size and a few stripes ahead; if there is not, it uses smaller blocks for this
+// object. A quarter of the memory is for smallest stripes alone: 1600 more writers
+// of 4+2 with 256 MiB. Beyond that the first Write waits, StallTimeout at most, and
+// then fails with ErrUnavailable: no number of open writers is a deadlock.
 //
 // # Stores that fail
 //

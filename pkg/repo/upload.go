@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -400,5 +399,3 @@ func (r *shardSource) Read(p []byte) (int, error) {
 	r.sh.busy.Store(time.Now().UnixNano())
 	return n, nil
 }
-
-var errShort = fmt.Errorf("%w: object shorter or longer than announced", fs.ErrInvalid)
