@@ -14,6 +14,9 @@ import (
 // TestMemory writes and reads several large files at once and bounds the most
 // memory that the daemon ever had by what the configuration allows it.
 func TestMemory(t *testing.T) {
+	if testenv.Race {
+		t.Skip("the race detector needs memory of its own")
+	}
 	const (
 		cache   = 64 * mib
 		rest    = 96 * mib       // program, runtime, stacks, requests of the kernel in flight

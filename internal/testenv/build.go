@@ -10,6 +10,10 @@ import (
 	"testing"
 )
 
+// Race says whether the race detector is in the programs; they need several times
+// the memory then.
+const Race = raceEnabled
+
 // binaries builds the programs once in the life of a test binary.
 var binaries = sync.OnceValues(func() (string, error) {
 	root, err := moduleRoot()
