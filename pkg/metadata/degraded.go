@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 	"syscall"
 
 	"marfs/pkg/mdfs"
@@ -87,4 +88,10 @@ func (f *FS) Repaired(ctx context.Context, ref objfmt.ObjectRef) error {
 		return err
 	}
 	return f.in(damagedName, func(d mdfs.Dir) error { return remove(stepDamage, d, objectName(ref)) })
+}
+
+// objectName is how objects are named in degraded/: <object id>[.<chunk>].
+func objectName(ref objfmt.ObjectRef) string {
+	key := ref.Key("x")
+	return key[strings.LastIndexByte(key, '/')+1:]
 }

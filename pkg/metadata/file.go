@@ -87,7 +87,7 @@ func (fl *File) first(dir mdfs.Dir, name string) error {
 	switch {
 	case err == nil:
 		fl.created = session
-		return fl.makeHome(dir, name)
+		return fl.makeHome(dir, name, true)
 	case errors.Is(err, errLost):
 		return fl.identify(dir, name)
 	}
@@ -140,7 +140,7 @@ func (fl *File) identify(dir mdfs.Dir, name string) error {
 	}
 	fl.id = s.File
 	if st.Nlink == 1 { // a home and a name would be 2
-		if err := fl.makeHome(dir, name); err != nil {
+		if err := fl.makeHome(dir, name, false); err != nil {
 			return err
 		}
 	}

@@ -18,7 +18,8 @@ var errNoHome = fmt.Errorf("the file has no home any more: %w", syscall.ESTALE)
 
 // makeHome links name, which should be this inode, into staged/. No sync: the
 // commit's fsync covers it, and the next opener makes a lost one again.
-func (fl *File) makeHome(dir mdfs.Dir, name string) error {
+// made says that this File has just made the id: no home of it can be in files/.
+func (fl *File) makeHome(dir mdfs.Dir, name string, made bool) error {
 	return fl.f.inMade(fanned(stagedName, fl.id), func(staged mdfs.Dir) error {
 		err := link(stepHome, dir, name, staged, fl.id.String())
 		if errors.Is(err, syscall.EEXIST) || errors.Is(err, syscall.ENOENT) {
@@ -27,14 +28,14 @@ func (fl *File) makeHome(dir mdfs.Dir, name string) error {
 		if err != nil {
 			return err
 		}
-		return fl.checkHome(staged)
+		return fl.checkHome(staged, made)
 	})
 }
 
 // checkHome takes a home back that must not be: the name stood for another inode
 // by then, or the home was in files/ already. While a file has two homes renames
 // between them do nothing (two links of one inode), so the second can safely go.
-func (fl *File) checkHome(staged mdfs.Dir) error {
+func (fl *File) checkHome(staged mdfs.Dir, fresh bool) error {
 	st, err := fl.inode.Stat()
 	if err != nil {
 		return err
@@ -47,7 +48,7 @@ func (fl *File) checkHome(staged mdfs.Dir) error {
 		return err
 	}
 	second := made.Ino != st.Ino
-	if !second {
+	if !second && !fresh {
 		if second, err = fl.f.homeIn(filesName, fl.id); err != nil {
 			return err
 		}

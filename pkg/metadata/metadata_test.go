@@ -64,7 +64,7 @@ func (s *store) DeletePrefix(_ context.Context, id objfmt.ObjectID, keep func(ui
 // world is one metadata directory, its objects, and a clock that a test turns.
 type world struct {
 	*FS
-	t     *testing.T
+	t     testing.TB
 	root  string
 	store *store
 	clock *time.Time
@@ -304,7 +304,7 @@ func (w *world) expire() Expired {
 
 func (w *world) pass(d time.Duration) { *w.clock = w.clock.Add(d) }
 
-func wantErrno(t *testing.T, err error, want syscall.Errno) {
+func wantErrno(t testing.TB, err error, want syscall.Errno) {
 	t.Helper()
 	if !errors.Is(err, want) {
 		t.Fatalf("error %v, want %v", err, want)

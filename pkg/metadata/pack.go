@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"syscall"
 
 	"marfs/pkg/mdfs"
@@ -433,108 +432,4 @@ func (f *FS) readMembers(dir, name string) (t *objfmt.MemberTable, err error) {
 		return nil, fmt.Errorf("%s/%s: %w", dir, name, err)
 	}
 	return t, nil
-}
-
-// doomedPack is a pack that nothing names, its record in dead/.
-type doomedPack struct {
-	record string
-	object objfmt.ObjectID
-}
-
-// takePack takes the record of a retired pack and asks every member.
-func (f *FS) takePack(ctx context.Context, ref TrashRef, r objfmt.Record, done *Expired) (doomed, error) {
-	name := deadTrash + ref.Name
-	err := f.in(ref.dir(), func(d mdfs.Dir) error {
-		return f.in(deadName, func(dead mdfs.Dir) error { return rename(stepTake, d, ref.Name, dead, name, 0) })
-	})
-	if err != nil {
-		return nil, ignore(err, syscall.ENOENT)
-	}
-	return f.doomPack(ctx, name, r, done)
-}
-
-func (f *FS) doomPack(ctx context.Context, name string, r objfmt.Record, done *Expired) (doomed, error) {
-	t, err := f.readMembers(packsName, r.Object.String())
-	if errors.Is(err, syscall.ENOENT) {
-		return nil, f.packGone(name, r, done)
-	}
-	if err != nil {
-		return nil, err
-	}
-	for _, m := range t.Members {
-		names, err := f.memberNeeds(ctx, m, r.Object)
-		if err != nil {
-			return nil, err
-		}
-		if names {
-			done.Kept++
-			return nil, f.backToTrash(name, r)
-		}
-	}
-	return &doomedPack{record: name, object: r.Object}, nil
-}
-
-// memberNeeds is memberNames for good: a lower slot that nobody has dropped, since
-// a power failure brought it back, does not count.
-func (f *FS) memberNeeds(ctx context.Context, m objfmt.Member, object objfmt.ObjectID) (bool, error) {
-	names, err := f.memberNames(ctx, m, object)
-	if !names || err != nil {
-		return names, err
-	}
-	if err := f.dropLowerOf(objfmt.Record{File: m.File, Why: "pack"}); err != nil {
-		return true, err
-	}
-	return f.memberNames(ctx, m, object)
-}
-
-// packGone: without a member table the pack is deleted, or not finished yet.
-func (f *FS) packGone(name string, r objfmt.Record, done *Expired) error {
-	for dir, prefix := range map[string]string{openPacks: r.Object.String(), deadName: deadPack + r.Object.String()} {
-		list, err := f.names(dir, prefix)
-		if err != nil {
-			return err
-		}
-		if len(list) > 0 {
-			done.Kept++
-			return f.backToTrash(name, r)
-		}
-	}
-	done.Dropped++
-	return f.dropDead(name)
-}
-
-func (d *doomedPack) destroy(ctx context.Context, f *FS) error {
-	if err := f.deletePrefix(ctx, d.object, nil); err != nil {
-		return err
-	}
-	if err := f.dropHints(d.object); err != nil {
-		return err
-	}
-	err := f.in(packsName, func(packs mdfs.Dir) error { return remove(stepDrop, packs, d.object.String()) })
-	if err != nil {
-		return err
-	}
-	return f.dropDead(d.record)
-}
-
-// dropHints removes repack/<object>/.
-func (f *FS) dropHints(object objfmt.ObjectID) error {
-	return f.in(repackName, func(all mdfs.Dir) error {
-		d, err := all.OpenDir(object.String())
-		if err != nil {
-			return ignore(err, syscall.ENOENT)
-		}
-		defer d.Close()
-		err = eachEntry(d, "", func(name string) (bool, error) { return false, remove(stepHint, d, name) })
-		if err != nil {
-			return err
-		}
-		return ignore(removeDir(stepHint, all, object.String()), syscall.ENOENT, syscall.ENOTEMPTY)
-	})
-}
-
-// objectName is how objects are named in degraded/: <object id>[.<chunk>].
-func objectName(ref objfmt.ObjectRef) string {
-	key := ref.Key("x")
-	return key[strings.LastIndexByte(key, '/')+1:]
 }

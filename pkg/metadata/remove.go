@@ -167,7 +167,7 @@ func (v *victim) pin(dir mdfs.Dir, name string) error {
 	}
 	v.rec.Kind = objfmt.RecordFile
 	if v.st.Nlink == 1 { // a crash has left it without home: with its name it would be gone
-		err = v.fl.makeHome(dir, name)
+		err = v.fl.makeHome(dir, name, false)
 	}
 	return err
 }

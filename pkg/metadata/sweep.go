@@ -375,5 +375,5 @@ func (f *FS) sweepMove(name string) error {
 
 // checkStaged removes a second home.
 func (f *FS) checkStaged(fl *File) error {
-	return f.in(fanned(stagedName, fl.id), func(d mdfs.Dir) error { return fl.checkHome(d) })
+	return f.in(fanned(stagedName, fl.id), func(d mdfs.Dir) error { return fl.checkHome(d, false) })
 }
