@@ -16,6 +16,11 @@ import (
 func (n *node) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	ctx = context.WithoutCancel(ctx)
 	f, err := n.open(ctx, n.caller(ctx), flags)
+	if errors.Is(err, syscall.ESTALE) {
+		n.fs.moves.Lock() // it may be on the move: wait for that
+		n.fs.moves.Unlock()
+		f, err = n.open(ctx, n.caller(ctx), flags)
+	}
 	if err == nil && flags&syscall.O_TRUNC != 0 {
 		err = n.truncated(ctx, f)
 	}

@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
@@ -79,6 +80,9 @@ type filesystem struct {
 	gens    generations
 	attrTTL time.Duration
 	direct  bool
+	// moves is held shared by renames, and alone by who must see the tree of nodes
+	// as it is in the namespace.
+	moves sync.RWMutex
 }
 
 // Mount mounts ns at dir and serves it until it is unmounted. The process's
@@ -99,7 +103,7 @@ func Mount(ctx context.Context, dir string, ns *namespace.FS, o Options) (*Serve
 		return nil, fmt.Errorf("root of the mount: %w", err)
 	}
 	mo := mountOptions(o)
-	raw := umasker{gofs.NewNodeFS(root, &gofs.Options{
+	raw := requests{gofs.NewNodeFS(root, &gofs.Options{
 		MountOptions:    mo,
 		AttrTimeout:     &o.AttrTimeout,
 		EntryTimeout:    &o.EntryTimeout,
@@ -107,7 +111,7 @@ func Mount(ctx context.Context, dir string, ns *namespace.FS, o Options) (*Serve
 		NullPermissions: true, // mode 0000 means just that
 		RootStableAttr:  &gofs.StableAttr{Ino: ino},
 		Logger:          slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
-	})}
+	}), root.fs}
 	fs, err := fuse.NewServer(raw, dir, &mo)
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)

@@ -1,6 +1,7 @@
 package fusefs_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -193,4 +194,85 @@ func TestXattrs(t *testing.T) {
 	ok(t, unix.Removexattr(path, "user.a"))
 	_, err = unix.Getxattr(path, "user.a", list)
 	wantErrno(t, "get a removed one", err, syscall.ENODATA)
+}
+
+// TestMovingDirectories: what is done by a descriptor works while the directory
+// is renamed all the time.
+func TestMovingDirectories(t *testing.T) {
+	t.Parallel()
+	m := testenv.NewMount(t, testenv.Options{})
+	ok(t, os.Mkdir(m.Join("a"), 0o755))
+	d, err := os.Open(m.Join("a"))
+	ok(t, err)
+	defer d.Close()
+	stop, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		from, to := m.Join("a"), m.Join("b")
+		for {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+			}
+			if err := os.Rename(from, to); err != nil {
+				done <- err
+				return
+			}
+			from, to = to, from
+		}
+	}()
+	for i := range 300 {
+		name := fmt.Sprint(i)
+		ok(t, unix.Mkdirat(int(d.Fd()), name, 0o755))
+		fd, err := unix.Openat(int(d.Fd()), name+"/f", unix.O_CREAT|unix.O_WRONLY, 0o644)
+		ok(t, err)
+		ok(t, unix.Close(fd))
+		ok(t, unix.Unlinkat(int(d.Fd()), name+"/f", 0))
+		ok(t, unix.Unlinkat(int(d.Fd()), name, unix.AT_REMOVEDIR))
+	}
+	close(stop)
+	ok(t, <-done)
+}
+
+// TestOpenRace opens a name that is a file and a link to another filesystem by
+// turns. The daemon must never follow the link: what is opened is either in the
+// mount, and empty, or was resolved by the kernel, and is elsewhere.
+func TestOpenRace(t *testing.T) {
+	t.Parallel()
+	m := testenv.NewMount(t, testenv.Options{})
+	var mnt unix.Stat_t
+	ok(t, unix.Stat(m.Path, &mnt))
+	path, tmp := m.Join("f"), m.Join("tmp")
+	write(t, path, nil)
+	done := make(chan error, 1)
+	go func() {
+		for range 300 {
+			err := errors.Join(os.Symlink("/etc/passwd", tmp), os.Rename(tmp, path),
+				os.WriteFile(tmp, nil, 0o644), os.Rename(tmp, path))
+			if err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	for {
+		select {
+		case err := <-done:
+			ok(t, err)
+			return
+		default:
+		}
+		fd, err := unix.Open(path, unix.O_RDONLY, 0)
+		if errors.Is(err, unix.ESTALE) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOENT) {
+			continue // replaced more than once meanwhile
+		}
+		ok(t, err)
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err == nil && st.Dev == mnt.Dev && st.Size > 0 {
+			t.Error("the daemon opened what a link points at")
+		}
+		unix.Close(fd)
+	}
 }

@@ -40,7 +40,8 @@ func (n *node) attr(ctx context.Context, fh gofs.FileHandle) (namespace.Attr, er
 		return namespace.Attr{}, err
 	}
 	defer d.Close()
-	return d.Lookup(ctx, n.caller(ctx), name)
+	a, err := d.Lookup(ctx, n.caller(ctx), name)
+	return a, stale(err)
 }
 
 // Setattr changes attributes: chmod, chown, truncate, utimens.

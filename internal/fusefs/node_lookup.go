@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"context"
+	"errors"
 	"syscall"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
@@ -61,5 +62,8 @@ func (n *node) Readlink(ctx context.Context) ([]byte, syscall.Errno) {
 	}
 	defer d.Close()
 	target, err := d.Readlink(ctx, n.caller(ctx), name)
-	return []byte(target), n.errno("readlink", err)
+	if errors.Is(err, syscall.EINVAL) {
+		err = syscall.ESTALE // the name is no link any more
+	}
+	return []byte(target), n.errno("readlink", stale(err))
 }

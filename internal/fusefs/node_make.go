@@ -117,12 +117,12 @@ func (n *node) Rename(ctx context.Context, name string, newParent gofs.InodeEmbe
 }
 
 func (n *node) rename(ctx context.Context, name string, to *node, newName string, flags uint32) error {
-	d, err := n.dir(ctx)
+	d, err := n.dirAsIs(ctx)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	td, err := to.dir(ctx)
+	td, err := to.dirAsIs(ctx)
 	if err != nil {
 		return err
 	}

@@ -10,10 +10,22 @@ import (
 
 // dir opens the directory that n is. It goes by names from the root, which the
 // namespace keeps open for a moment, and checks that what they lead to is still
-// the same inode: another node may have renamed or replaced any of them. The
-// second try takes nothing from memory. ESTALE makes the kernel look the path up
-// again.
+// the same inode: somebody may have renamed or replaced any of them. On this mount,
+// a rename under way is waited for; after one on another node, ESTALE makes the
+// kernel look the path up again.
 func (n *node) dir(ctx context.Context) (*namespace.Dir, error) {
+	d, err := n.dirAsIs(ctx)
+	if errors.Is(err, syscall.ESTALE) {
+		n.fs.moves.Lock()
+		defer n.fs.moves.Unlock()
+		d, err = n.tryDir(ctx, true)
+	}
+	return d, err
+}
+
+// dirAsIs is dir within a rename, which is not to wait for itself. The second try
+// takes nothing from memory.
+func (n *node) dirAsIs(ctx context.Context) (*namespace.Dir, error) {
 	d, err := n.tryDir(ctx, false)
 	if errors.Is(err, syscall.ESTALE) {
 		d, err = n.tryDir(ctx, true)
