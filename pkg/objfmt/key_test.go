@@ -100,7 +100,7 @@ func TestIDText(t *testing.T) {
 			t.Errorf("%q: got %v, error %v", s, got, err)
 		}
 	}
-	if NewID() == NewID() {
+	if a, b := NewID(), NewID(); a == b {
 		t.Error("two new ids are the same")
 	}
 }

@@ -60,7 +60,7 @@ func (r *Repo) cannotRebuild(key string, l objfmt.Layout, shards []Shard, bad []
 			why = append(why, s.Err)
 		}
 	}
-	return fmt.Errorf("rebuild %s in repo %s, pod %s: %w: %d of %d are not good: %v", key, r.cfg.Name, l.Pod, ErrQuorum, len(why), len(shards), why)
+	return fmt.Errorf("rebuild %s in repo %s, pod %s: %w: %d of %d are not good: %w", key, r.cfg.Name, l.Pod, ErrQuorum, len(why), len(shards), why)
 }
 
 // rebuild recreates shards of one object from the others, a few rows at a time.
