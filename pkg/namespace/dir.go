@@ -25,7 +25,7 @@ type Dir struct {
 	md    mdfs.Dir  // nil: a synthetic directory
 	ino   uint64    // in the metadata filesystem
 	path  string    // below the namespace's root, "" at it; for records and messages
-	close func() error
+	close func() // gives it back to the cache; nil: nothing to do
 }
 
 // Ino is the directory's inode number, as Stat shows it.
@@ -168,7 +168,7 @@ func (d *Dir) openReal(name string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	release := func() error { return d.fs.dirs.release(c) }
+	release := func() { d.fs.dirs.release(c) }
 	return &Dir{fs: d.fs, space: d.space, md: c.dir, ino: c.ino, path: d.join(name), close: release}, nil
 }
 

@@ -101,14 +101,13 @@ func (c *dirCache) remove(e *list.Element) {
 	}
 }
 
-func (c *dirCache) release(d *cachedDir) error {
+func (c *dirCache) release(d *cachedDir) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	d.users--
 	if d.gone && d.users == 0 {
-		return d.dir.Close()
+		d.dir.Close()
 	}
-	return nil
 }
 
 func (c *dirCache) drop(key dirKey) {

@@ -166,7 +166,7 @@ var errShort = errors.New("stored content is shorter than its pointer says")
 
 // read fills p from off of the piece.
 func (pc piece) read(ctx context.Context, p []byte, off int64) (err error) {
-	n := 0
+	var n int
 	if pc.object != nil {
 		n, err = pc.object.repo.ReadAt(ctx, pc.object.key, pc.object.ref.Layout, p, pc.from+off)
 	} else {
