@@ -25,7 +25,7 @@ type Dir struct {
 	md    mdfs.Dir  // nil: a synthetic directory
 	ino   uint64    // in the metadata filesystem
 	path  string    // below the namespace's root, "" at it; for records and messages
-	close func() // gives it back to the cache; nil: nothing to do
+	close func()    // gives it back to the cache; nil: nothing to do
 }
 
 // Ino is the directory's inode number, as Stat shows it.
