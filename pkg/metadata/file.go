@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +20,8 @@ type File struct {
 	f       *FS
 	inode   mdfs.File
 	id      objfmt.ID
-	created objfmt.ID // session of the first slot, when this File made it
+	created objfmt.ID   // session of the first slot, when this File made it
+	used    atomic.Bool // the right that comes with it was asked for
 
 	mu     sync.Mutex // guards madeIn; not held across calls of mdfs
 	madeIn mdfs.Dir   // where Create made the name, until that is durable; nil: nothing to do
@@ -285,8 +287,11 @@ func (fl *File) Body(ctx context.Context, content objfmt.ID) (in mdfs.File, err 
 	return in, err
 }
 
-// Close unpins the inode.
+// Close unpins the inode. A new file that nobody began to write is complete: its
+// first slot becomes final, or every file made by touch would look unfinished
+// until the process has ended.
 func (fl *File) Close() error {
+	err := fl.complete()
 	fl.mu.Lock()
 	dir := fl.madeIn
 	fl.madeIn = nil
@@ -294,7 +299,21 @@ func (fl *File) Close() error {
 	if dir != nil {
 		dir.Close()
 	}
-	return fl.inode.Close()
+	return errors.Join(err, fl.inode.Close())
+}
+
+// complete needs no sync: without it recovery does the same.
+func (fl *File) complete() error {
+	if fl.created.IsZero() || fl.used.Swap(true) {
+		return nil
+	}
+	s, _, err := fl.newest()
+	if err != nil || s.State != objfmt.Open || s.Session != fl.created {
+		return fileError("close", fl.id, err)
+	}
+	s.State = objfmt.Final
+	_, err = fl.publish(stepFirst, s, s)
+	return fileError("close", fl.id, ignore(err, errLost))
 }
 
 // Paths of private directories.

@@ -178,6 +178,7 @@ func TestTruncate(t *testing.T) {
 	if text, _ := w.read(w.FS, "f"); text != "" {
 		t.Errorf("truncate(0): read %q", text)
 	}
+	w.wantHome(fl.ID(), stagedName)
 	w.must(w.Recover(ctx, nil))
 	w.wantHome(fl.ID(), filesName)
 	v, err := w.Version(ctx, first.Content)
@@ -280,5 +281,21 @@ func TestDiskMode(t *testing.T) {
 	st := mdfs.Stat{Mode: syscall.S_IFREG | f.DiskMode(0o444), Nlink: 2}
 	if StatOf(&st); st.Mode&0o7777 != 0o444 {
 		t.Errorf("0444 shows as %o", st.Mode&0o7777)
+	}
+}
+
+// A file that was made and closed, as by touch, is complete: nobody takes it for
+// one that is being written.
+func TestTouchedFileIsFinal(t *testing.T) {
+	w := newWorld(t)
+	fl, err := w.Create(ctx, me("f"), w.Tree(), "f", 0o644)
+	w.must(err)
+	w.must(fl.Close())
+	if _, s := w.read(w.FS, "f"); s.State != objfmt.Final {
+		t.Errorf("state %s", s.State)
+	}
+	w.must(w.Unlink(ctx, me("f"), w.Tree(), "f"))
+	if len(w.trash()) != 1 {
+		t.Error("a complete empty file was removed without a record")
 	}
 }

@@ -144,7 +144,7 @@ func identity(root mdfs.Dir, name string) (objfmt.Inode, error) {
 
 // Open checks marfs.json, runs the start-up self-test and takes a node record.
 func Open(ctx context.Context, md mdfs.FS, o Options) (*FS, error) {
-	f := &FS{md: md, o: o, prefix: objfmt.UserPrefix}
+	f := &FS{md: md, o: o, prefix: objfmt.UserPrefix, live: map[objfmt.ID]bool{}}
 	f.defaults()
 	f.dirs = newDirs(f)
 	if err := f.open(ctx); err != nil {
@@ -171,7 +171,7 @@ func (f *FS) defaults() {
 }
 
 func (f *FS) open(ctx context.Context) (err error) {
-	if f.o.Node == "" || len(f.o.Node) > 255 {
+	if f.o.Node == "" || len(f.o.Node) > 255 || strings.ContainsAny(f.o.Node, "/\x00") {
 		return fmt.Errorf("node name %q: %w", f.o.Node, syscall.EINVAL)
 	}
 	if err := f.checkMarker(); err != nil {

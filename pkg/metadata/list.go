@@ -189,9 +189,9 @@ func (f *FS) Members(ctx context.Context, pack objfmt.ObjectID) (*objfmt.MemberT
 	return f.readMembers(packsName, pack.String())
 }
 
-// packInstance reads the instance in the name of an open pack; of another name it
-// is one that nobody has.
-func packInstance(s string) []byte {
+// fileInstance reads the instance in the name of an open pack or a taken record;
+// of another name it is one that nobody has.
+func fileInstance(s string) []byte {
 	b, err := hex.DecodeString(s)
 	if err != nil || len(b) != 4 {
 		return make([]byte, 4)

@@ -29,6 +29,7 @@ package metadata
 import (
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"io"
 	"io/fs"
@@ -96,6 +97,9 @@ type FS struct {
 	beat     *heartbeat
 
 	randMu sync.Mutex // guards o.Rand
+
+	liveMu sync.Mutex         // guards live
+	live   map[objfmt.ID]bool // sessions of this process that have not ended
 }
 
 // The private directories and files beside tree/.
@@ -153,6 +157,9 @@ type Who struct {
 	mdfs.Cred
 	Path string // relative to the namespace's root, as the user saw it; for records
 }
+
+// instanceName is the instance in file names.
+func (f *FS) instanceName() string { return hex.EncodeToString(f.instance[:]) }
 
 func (f *FS) now() time.Time { return f.o.Clock() }
 

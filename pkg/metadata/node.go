@@ -27,7 +27,7 @@ type Node struct {
 const nodeFormat = "marfs node v1 instance %s count %016x\n"
 
 func (f *FS) nodeText(count uint64) []byte {
-	return fmt.Appendf(nil, nodeFormat, hex.EncodeToString(f.instance[:]), count)
+	return fmt.Appendf(nil, nodeFormat, f.instanceName(), count)
 }
 
 // Nodes reads the records of all nodes. One that cannot be read is left out: its

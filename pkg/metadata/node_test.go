@@ -231,3 +231,35 @@ func TestSweepSparesRestorer(t *testing.T) {
 		t.Errorf("read %q", text)
 	}
 }
+
+// A session of this very process that has ended but could not remove its record
+// is recovered by it; one that goes on is not.
+func TestRecoverOwnLeftovers(t *testing.T) {
+	w := newWorld(t)
+	fl := w.file("f", "old")
+	base, err := fl.Newest(ctx)
+	w.must(err)
+	live, err := w.Begin(ctx, fl, me("f"), base)
+	w.must(err)
+	gone := w.file("g", "other")
+	base, err = gone.Newest(ctx)
+	w.must(err)
+	s, err := w.Begin(ctx, gone, me("g"), base)
+	w.must(err)
+	r := ref(s.Object, 0, 5)
+	w.store.put(r)
+	w.must(w.Unlink(ctx, me("g"), w.Tree(), "g"))
+	w.expire() // the home goes too
+	src := objfmt.Source{Kind: objfmt.SourceObj, Stored: 5, Sum: 1, Object: r}
+	_, err = s.Publish(ctx, s.NewContent(), src, 5, *w.clock, objfmt.Final)
+	w.must(err)
+	w.must(s.End(ctx))
+	w.wantNames(workName, 2)
+	w.must(w.Recover(ctx, nil))
+	w.wantNames(workName, 1)
+	if w.store.len() != 0 {
+		t.Error("the object of a file that is gone stayed")
+	}
+	w.must(publishBody(live, "new", objfmt.Final))
+	w.must(live.End(ctx))
+}

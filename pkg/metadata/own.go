@@ -39,6 +39,7 @@ func (fl *File) Own(ctx context.Context, who Who) (*Own, error) {
 	if err != nil {
 		return nil, fileError("write", fl.id, err)
 	}
+	fl.used.Store(true)
 	return &Own{fl: fl, base: s, id: fl.created, who: who}, nil
 }
 
@@ -116,6 +117,9 @@ func (o *Own) commit(size int64, sum uint64) (objfmt.Slot, error) {
 		next.Source = objfmt.Source{Kind: objfmt.SourceEmpty}
 	}
 	s, err := o.fl.publish(stepPublish, o.base, next)
+	if errors.Is(err, errRaced) {
+		s, err = o.fl.landed(next, err)
+	}
 	if err != nil {
 		return objfmt.Slot{}, err
 	}

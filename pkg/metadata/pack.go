@@ -2,7 +2,6 @@ package metadata
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -85,7 +84,7 @@ func (f *FS) BeginPack(ctx context.Context, members []PackMember) (*Pack, error)
 		return nil, err
 	}
 	p := &Pack{Object: f.newObjectID(), f: f, members: members}
-	p.name = p.Object.String() + "." + hex.EncodeToString(f.instance[:])
+	p.name = p.Object.String() + "." + f.instanceName()
 	t := &objfmt.MemberTable{Object: objfmt.ObjectRef{Object: p.Object}}
 	for _, m := range members {
 		t.Members = append(t.Members, objfmt.Member{File: m.Slot.File, Content: m.Slot.Content,

@@ -22,38 +22,39 @@ func (f *FS) Restore(ctx context.Context, who Who, ref TrashRef, dir mdfs.Dir, n
 		return err
 	}
 	// Taken into this node's work records: recovery puts it back from there.
+	taken := ref.Name + "." + f.instanceName()
 	err := f.in(ref.dir(), func(d mdfs.Dir) error {
 		return f.inMade(workName+"/"+f.o.Node, func(work mdfs.Dir) error {
-			return rename(stepTake, d, ref.Name, work, ref.Name, 0)
+			return rename(stepTake, d, ref.Name, work, taken, 0)
 		})
 	})
 	if err != nil {
 		return err
 	}
-	if err := f.remake(who, ref, dir, name); err != nil {
-		return errors.Join(err, f.returnRef(ref))
+	if err := f.remake(who, taken, dir, name); err != nil {
+		return errors.Join(err, f.returnRef(taken, ref))
 	}
 	if err := syncDir(stepRestore, dir); err != nil { // [D]: the record goes now
 		return err
 	}
-	return f.in(workName+"/"+f.o.Node, func(d mdfs.Dir) error { return remove(stepWorkGone, d, ref.Name) })
+	return f.in(workName+"/"+f.o.Node, func(d mdfs.Dir) error { return remove(stepWorkGone, d, taken) })
 }
 
 // returnRef puts a record back that was taken for a restore which made nothing:
 // whatever names the file has now, an unlink that is going on may need the record.
-func (f *FS) returnRef(ref TrashRef) error {
+func (f *FS) returnRef(taken string, ref TrashRef) error {
 	err := f.in(workName+"/"+f.o.Node, func(work mdfs.Dir) error {
 		return f.inMade(ref.dir(), func(d mdfs.Dir) error {
-			return rename(stepPutBack, work, ref.Name, d, ref.Name, 0)
+			return rename(stepPutBack, work, taken, d, ref.Name, 0)
 		})
 	})
 	return ignore(err, syscall.ENOENT) // a fencer has it
 }
 
-func (f *FS) remake(who Who, ref TrashRef, dir mdfs.Dir, name string) error {
+func (f *FS) remake(who Who, taken string, dir mdfs.Dir, name string) error {
 	var r objfmt.Record
 	err := f.in(workName+"/"+f.o.Node, func(d mdfs.Dir) (err error) {
-		r, err = readRecord(d, ref.Name)
+		r, err = readRecord(d, taken)
 		return err
 	})
 	if err != nil {

@@ -52,12 +52,32 @@ func (f *FS) Begin(ctx context.Context, fl *File, who Who, base objfmt.Slot) (*S
 func (f *FS) begin(ctx context.Context, fl *File, who Who, own objfmt.ID, base objfmt.Slot) (*Session, error) {
 	s, err := f.newSessionOf(ctx, fl, who, own, base, "write")
 	if err == nil {
-		err = s.record(objfmt.ID{})
+		if err = s.record(objfmt.ID{}); err != nil {
+			f.setLive(s.ID, false)
+		}
 	}
 	if err != nil {
 		return nil, fileError("begin", fl.id, err)
 	}
 	return s, nil
+}
+
+// setLive notes that a session of this process has begun or ended, so that
+// recovery leaves it alone, or does not.
+func (f *FS) setLive(session objfmt.ID, live bool) {
+	f.liveMu.Lock()
+	defer f.liveMu.Unlock()
+	if live {
+		f.live[session] = true
+	} else {
+		delete(f.live, session)
+	}
+}
+
+func (f *FS) isLive(session objfmt.ID) bool {
+	f.liveMu.Lock()
+	defer f.liveMu.Unlock()
+	return f.live[session]
 }
 
 func (f *FS) newSessionOf(ctx context.Context, fl *File, who Who, own objfmt.ID, base objfmt.Slot, why string) (*Session, error) {
@@ -71,6 +91,8 @@ func (f *FS) newSessionOf(ctx context.Context, fl *File, who Who, own objfmt.ID,
 	case busy(base):
 		return nil, fmt.Errorf("open by session %s: %w", base.Session, syscall.EBUSY)
 	}
+	fl.used.Store(true)
+	f.setLive(s.ID, true)
 	return s, nil
 }
 
@@ -249,6 +271,9 @@ func (s *Session) commit(ctx context.Context, next objfmt.Slot) (objfmt.Slot, er
 		if err == nil {
 			slot, err = s.fl.publish(stepPublish, top, next)
 		}
+		if errors.Is(err, errRaced) {
+			slot, err = s.fl.landed(next, err)
+		}
 		if err == nil || !errors.Is(err, errRaced) {
 			return slot, err
 		}
@@ -426,6 +451,7 @@ func (s *Session) close() {
 		b.file.Close()
 	}
 	s.bodies, s.fl = nil, nil
+	s.f.setLive(s.ID, false)
 }
 
 // Abort undoes a session that published nothing: objects, bodies, tables, work

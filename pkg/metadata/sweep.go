@@ -246,7 +246,7 @@ func (f *FS) recoverWork(ctx context.Context, lives func([]byte) bool) error {
 		records, err := f.names(workName+"/"+node, "")
 		errs = append(errs, err)
 		for _, name := range records {
-			if f.ownedBy(node, name, lives) {
+			if f.ownedBy(name, lives) {
 				continue
 			}
 			if err := f.RecoverWork(ctx, node, name); err != nil {
@@ -269,21 +269,28 @@ func (f *FS) forgetNodes(ctx context.Context, lives func([]byte) bool) error {
 	return errors.Join(errs...)
 }
 
-// ownedBy tells whether the owner of a work record lives. One of a restore bears
-// no instance: it is its node's.
-func (f *FS) ownedBy(node, name string, lives func([]byte) bool) bool {
-	if session, err := objfmt.ParseID(name); err == nil {
-		return lives(session[8:sessionBytes])
+// ownedBy tells whether the owner of a work record lives. A session of this
+// process that has ended, and left its record because something was in its way,
+// has no owner any more.
+func (f *FS) ownedBy(name string, lives func([]byte) bool) bool {
+	if _, instance, ok := strings.Cut(name, "."); ok { // of a restore
+		return lives(fileInstance(instance))
 	}
-	n, ok := f.readNode(node)
-	return ok && lives(n.Instance[:])
+	session, err := objfmt.ParseID(name)
+	if err != nil {
+		return false
+	}
+	if [4]byte(session[8:sessionBytes]) == f.instance {
+		return f.isLive(session)
+	}
+	return lives(session[8:sessionBytes])
 }
 
 func (f *FS) recoverPacks(ctx context.Context, lives func([]byte) bool) error {
 	names, err := f.names(openPacks, "")
 	errs := []error{err}
 	for _, name := range names {
-		if _, instance, ok := strings.Cut(name, "."); ok && lives(packInstance(instance)) {
+		if _, instance, ok := strings.Cut(name, "."); ok && lives(fileInstance(instance)) {
 			continue
 		}
 		if err := f.RecoverPack(ctx, name); err != nil {
