@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -77,20 +78,35 @@ func (c *command) mountAndWait(cfg *config.Config, log *slog.Logger) (err error)
 	if err := errors.Join(tellParent(), notifySystemd("READY=1")); err != nil {
 		log.Warn("cannot say that the mount is up", "err", err)
 	}
-	err = untilEnd(srv, signals, log)
+	err = untilEnd(srv, signals, log, func() { reload(sys, cfg.File, log) })
 	log.Info("unmounted", "at", c.mountPoint)
 	return err
 }
 
-// untilEnd serves until the mount is ended by umount(8) or a signal.
-func untilEnd(srv *fusefs.Server, signals <-chan os.Signal, log *slog.Logger) error {
+// reload reads the configuration again and applies what can change under a mount.
+// One that has mistakes changes nothing.
+func reload(sys *config.System, file string, log *slog.Logger) {
+	cfg, err := config.Load(file)
+	if err != nil {
+		log.Error("the changed configuration is refused; the old one goes on", "err", err)
+		return
+	}
+	later := sys.Reload(cfg)
+	log.Info("configuration read again: permissions are as it says", "file", file)
+	if len(later) > 0 {
+		log.Warn("these changes take effect when mounted again", "keys", strings.Join(later, ","))
+	}
+}
+
+// untilEnd serves until the mount is ended by umount(8) or a signal; SIGHUP reloads.
+func untilEnd(srv *fusefs.Server, signals <-chan os.Signal, log *slog.Logger, reload func()) error {
 	for {
 		select {
 		case <-srv.Done():
 			return nil
 		case s := <-signals:
 			if s == syscall.SIGHUP {
-				log.Warn("SIGHUP: a changed configuration takes effect when mounted again")
+				reload()
 				continue
 			}
 			log.Info("unmounting", "signal", s.String())

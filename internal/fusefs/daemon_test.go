@@ -1,6 +1,7 @@
 package fusefs_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -264,4 +265,37 @@ func TestManyClients(t *testing.T) {
 	if out := mustSh(t, m.Path, nil, "ls d | wc -l"); out != "8\n" {
 		t.Errorf("%s entries are left, want 8", strings.TrimSpace(out))
 	}
+}
+
+// TestReload takes permissions away from files that are open, and gives them
+// back; a configuration with a mistake changes nothing.
+func TestReload(t *testing.T) {
+	t.Parallel()
+	m := testenv.NewMount(t, testenv.Options{Expect: []string{"refused by the namespace's permissions", "configuration is refused"}})
+	ok(t, os.WriteFile(m.Join("f"), []byte("data"), 0o644))
+	f, err := os.Open(m.Join("f"))
+	ok(t, err)
+	defer f.Close()
+	old, err := os.ReadFile(m.Config)
+	ok(t, err)
+	reload := func(text string, logged string) {
+		t.Helper()
+		ok(t, os.WriteFile(m.Config, []byte(text), 0o644))
+		m.Signal(syscall.SIGHUP)
+		waitFor(t, logged, func() bool { return m.LogContains(logged) })
+	}
+	reload(string(old)+"    interactive: [rm, wm]\n", "configuration read again")
+	if _, err := f.ReadAt(make([]byte, 4), 0); !errors.Is(err, unix.EPERM) {
+		t.Errorf("read of an open file without rd: %v", err)
+	}
+	if err := os.WriteFile(m.Join("g"), []byte("x"), 0o644); !errors.Is(err, unix.EPERM) {
+		t.Errorf("write without wd: %v", err)
+	}
+	reload(strings.Replace(string(old), "version: 1", "version: 9", 1), "configuration is refused")
+	if err := os.WriteFile(m.Join("g"), []byte("x"), 0o644); !errors.Is(err, unix.EPERM) {
+		t.Errorf("write after a refused reload: %v", err)
+	}
+	ok(t, os.WriteFile(m.Config, old, 0o644))
+	m.Signal(syscall.SIGHUP)
+	waitFor(t, "permission to write", func() bool { return os.WriteFile(m.Join("g"), []byte("x"), 0o644) == nil })
 }
