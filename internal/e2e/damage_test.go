@@ -11,120 +11,133 @@ import (
 	"marfs/pkg/objfmt"
 )
 
-// spot is a place in a shard's file. Some shards of small objects hold no
-// cells: then it is -1.
-type spot struct {
-	name string
-	at   func(h objfmt.ShardHeader, l objfmt.Layout, size int64) int64
+// shard is a shard's file as it should be.
+type shard struct {
+	path  string
+	bytes []byte
 }
 
-var spots = []spot{
-	{"Header", func(objfmt.ShardHeader, objfmt.Layout, int64) int64 { return 33 }}, // in the write id
-	{"Data", func(h objfmt.ShardHeader, l objfmt.Layout, _ int64) int64 {
-		if n := l.Cells(h.Shard); n > 0 {
-			return l.CellPos(h.Key, n-1) + int64(l.CellLen(h.Shard, n-1))/2
+func readShards(t *testing.T, m *testenv.Mount, stores ...int) (shards []shard) {
+	t.Helper()
+	for _, i := range stores {
+		for _, f := range filesBelow(t, objectsDir(m, i)) {
+			path := filepath.Join(objectsDir(m, i), f)
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			shards = append(shards, shard{path, b})
 		}
-		return -1
-	}},
-	{"Checksum", func(h objfmt.ShardHeader, l objfmt.Layout, _ int64) int64 {
-		if l.Cells(h.Shard) > 0 {
-			return l.CellPos(h.Key, 0) + int64(l.CellLen(h.Shard, 0)) + 3
-		}
-		return -1
-	}},
-	{"Footer", func(_ objfmt.ShardHeader, _ objfmt.Layout, size int64) int64 { return size - 30 }},
+	}
+	return shards
 }
 
-// TestRot flips a bit in every shard of two stores, in each part of a shard's
-// file: every byte is still read right, and a deep look names each bad shard.
-func TestRot(t *testing.T) {
+// place returns where in the file something is, for a shard of this header and
+// layout; -1 if it has no such place.
+type place func(h objfmt.ShardHeader, l objfmt.Layout) int64
+
+// flipped returns the file with one bit turned at a place, or nil.
+func (s shard) flipped(t *testing.T, at place) []byte {
+	t.Helper()
+	h, err := objfmt.ParseShardHeader(s.bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := objfmt.ParseShardFooter(s.bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := at(h, objfmt.Layout{Pod: h.Pod, Geometry: h.Geometry, WriteID: h.WriteID, Size: f.Size})
+	if i < 0 {
+		return nil
+	}
+	b := slices.Clone(s.bytes)
+	b[i] ^= 0x10
+	return b
+}
+
+func inHeader(objfmt.ShardHeader, objfmt.Layout) int64 { return 33 } // its write id
+
+func inData(h objfmt.ShardHeader, l objfmt.Layout) int64 {
+	n := l.Cells(h.Shard)
+	if n == 0 {
+		return -1 // small objects leave some shards empty
+	}
+	return l.CellPos(h.Key, n-1) + int64(l.CellLen(h.Shard, n-1))/2
+}
+
+func inChecksum(h objfmt.ShardHeader, l objfmt.Layout) int64 {
+	if l.Cells(h.Shard) == 0 {
+		return -1
+	}
+	return l.CellPos(h.Key, 0) + int64(l.CellLen(h.Shard, 0)) + 3
+}
+
+func inFooter(h objfmt.ShardHeader, l objfmt.Layout) int64 {
+	return l.ShardSize(h.Key, h.Shard) - 30
+}
+
+// TestDamage spoils every shard of two stores in many ways: every byte is still
+// read right, and a deep look names each bad shard.
+func TestDamage(t *testing.T) {
 	m := testenv.NewMount(t, edges())
 	files := edgeFiles()
 	writeFiles(t, m, files)
-	for _, s := range spots {
-		t.Run(s.name, func(t *testing.T) {
-			flipped := map[string]int64{}
-			for _, i := range []int{2, 4} {
-				for _, f := range filesBelow(t, objectsDir(m, i)) {
-					path := filepath.Join(objectsDir(m, i), f)
-					if at := s.find(t, path); at >= 0 {
-						flipped[path] = at
-						flip(t, path, at)
-					}
+	shards := readShards(t, m, 2, 4)
+	for _, c := range []struct {
+		name  string
+		spoil func(i int) []byte // nil: not this one
+	}{
+		{"BitInHeader", func(i int) []byte { return shards[i].flipped(t, inHeader) }},
+		{"BitInData", func(i int) []byte { return shards[i].flipped(t, inData) }},
+		{"BitInChecksum", func(i int) []byte { return shards[i].flipped(t, inChecksum) }},
+		{"BitInFooter", func(i int) []byte { return shards[i].flipped(t, inFooter) }},
+		{"Half", func(i int) []byte { return shards[i].bytes[:len(shards[i].bytes)/2] }},
+		{"Empty", func(int) []byte { return []byte{} }},
+		{"Zeros", func(i int) []byte { return make([]byte, len(shards[i].bytes)) }},
+		{"Longer", func(i int) []byte { return append(slices.Clip(shards[i].bytes), 0) }},
+		{"OfAnotherObject", func(i int) []byte { return shards[(i+1)%len(shards)].bytes }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			spoiled := map[string]bool{}
+			for i, s := range shards {
+				if b := c.spoil(i); b != nil {
+					mustWrite(t, s.path, b)
+					spoiled[s.path] = true
 				}
 			}
 			m.Remount()
 			wantFiles(t, m, files)
-			wantFound(t, m, files, flipped)
-			for path, at := range flipped {
-				flip(t, path, at) // back again
-			}
-			m.Remount()
-			wantClean(t, m)
+			wantFound(t, m, files, spoiled)
 		})
+		for _, s := range shards {
+			mustWrite(t, s.path, s.bytes)
+		}
 	}
+	m.Remount()
+	wantClean(t, m)
 }
 
-// find returns where the spot is in a shard's file.
-func (s spot) find(t *testing.T, path string) int64 {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, err := objfmt.ParseShardHeader(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := objfmt.ParseShardFooter(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s.at(h, objfmt.Layout{Pod: h.Pod, Geometry: h.Geometry, WriteID: h.WriteID, Size: f.Size}, int64(len(b)))
-}
-
-// flip changes one bit of a file.
-func flip(t *testing.T, path string, at int64) {
-	t.Helper()
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	var b [1]byte
-	if _, err := f.ReadAt(b[:], at); err != nil {
-		t.Fatal(err)
-	}
-	b[0] ^= 0x10
-	if _, err := f.WriteAt(b[:], at); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// wantFound checks that a deep look finds exactly the shards that were changed.
-func wantFound(t *testing.T, m *testenv.Mount, files map[string][]byte, flipped map[string]int64) {
+// wantFound checks that a deep look finds exactly the shards that were spoiled.
+func wantFound(t *testing.T, m *testenv.Mount, files map[string][]byte, spoiled map[string]bool) {
 	t.Helper()
 	looked, code := statFiles(t, m, slices.Collect(maps.Keys(files)), "--deep")
 	if code != 5 {
 		t.Errorf("marfsctl stat --deep: exit code %d, want 5", code)
 	}
-	found := map[string]bool{}
+	found := 0
 	for _, f := range looked {
 		for _, o := range f.Objects {
-			for _, s := range o.not("ok") {
-				if s.State != "corrupt" {
-					t.Errorf("%s, shard %+v: want it corrupt", o.Key, s)
+			for _, s := range o.Shards {
+				if bad := spoiled[filepath.Join(s.Store, o.Key)]; bad == (s.State == "ok") {
+					t.Errorf("%s of %s: %+v", o.Key, f.Path, s)
+				} else if bad {
+					found++
 				}
-				found[s.Store+"/"+o.Key] = true
 			}
 		}
 	}
-	for path := range flipped {
-		if !found[path] {
-			t.Errorf("the damage in %s was not found", path)
-		}
-	}
-	if len(found) > len(flipped) {
-		t.Errorf("%d bad shards were found, %d are bad", len(found), len(flipped))
+	if found != len(spoiled) {
+		t.Errorf("%d of %d bad shards were found", found, len(spoiled))
 	}
 }

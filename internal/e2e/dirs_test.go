@@ -213,6 +213,23 @@ func TestTooManyStoresLost(t *testing.T) {
 	}
 }
 
+// TestStoresSwapped gives directories other places in the configuration: each
+// says itself which shards it holds.
+func TestStoresSwapped(t *testing.T) {
+	m := testenv.NewMount(t, edges())
+	files := edgeFiles()
+	writeFiles(t, m, files)
+	m.Stop()
+	for _, names := range [][2]string{{"store0", "aside"}, {"store5", "store0"}, {"store3", "store5"}, {"aside", "store3"}} {
+		if err := os.Rename(filepath.Join(m.Dir, names[0]), filepath.Join(m.Dir, names[1])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.Remount()
+	wantFiles(t, m, files)
+	wantClean(t, m)
+}
+
 // storesContent lists the objects of every store with their sizes.
 func storesContent(t *testing.T, m *testenv.Mount) string {
 	var b bytes.Buffer

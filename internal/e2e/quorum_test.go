@@ -109,7 +109,7 @@ func wantNothing(t *testing.T, path string) {
 // TestStoresFull fills the stores. What did not fit leaves nothing behind, so
 // that smaller files still do.
 func TestStoresFull(t *testing.T) {
-	dirs, stores := tmpfsStores(t, 3, 8*mib)
+	dirs, stores := tmpfsStores(t, 3, "size=8m")
 	o := testenv.Options{Stores: stores, Expect: []string{"no space"}}
 	m := testenv.NewMount(t, o)
 	old := noisy(1, mib)
@@ -127,7 +127,7 @@ func TestStoresFull(t *testing.T) {
 
 // TestStoresReadOnly makes two of six stores unwritable, as a disk with errors is.
 func TestStoresReadOnly(t *testing.T) {
-	dirs, stores := tmpfsStores(t, 6, 8*mib)
+	dirs, stores := tmpfsStores(t, 6, "size=8m")
 	o := edges()
 	o.Stores, o.Expect = stores, []string{"input/output error"}
 	m := testenv.NewMount(t, o)

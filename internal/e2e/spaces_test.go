@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"marfs/internal/testenv"
 )
 
@@ -62,6 +64,36 @@ func TestNestedNamespaces(t *testing.T) {
 			t.Errorf("%s and %s have the inode number %d", p, other, ino)
 		}
 		inos[ino] = p
+	}
+}
+
+// TestMetadataFull makes files until the metadata filesystem has no room for
+// more. What is there stays, and work goes on when there is room again.
+func TestMetadataFull(t *testing.T) {
+	dirs, _ := tmpfsStores(t, 1, "nr_inodes=400")
+	m := testenv.NewMount(t, testenv.Options{Expect: []string{"no space left"}, More: fmt.Sprintf("  - {name: tiny, path: /tiny, metadata: %q, repo: main}\n", dirs[0]+"/metadata")})
+	var err error
+	files := map[string][]byte{}
+	for i := 0; err == nil && i < 5000; i++ {
+		name := fmt.Sprint("tiny/f", i)
+		content := noisy(uint64(i+1), 100+i)
+		if err = writeFile(m.Join(name), content); err == nil {
+			files[name] = content
+		}
+	}
+	if !errors.Is(err, syscall.ENOSPC) || len(files) == 0 {
+		t.Fatalf("after %d files: %v, want ENOSPC", len(files), err)
+	}
+	wantFiles(t, m, files)
+	if err := unix.Mount("", dirs[0], "", unix.MS_REMOUNT, "nr_inodes=4000"); err != nil {
+		t.Fatal(err)
+	}
+	m.Remount()
+	wantFiles(t, m, files)
+	for name := range files {
+		if err := os.Remove(m.Join(name)); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -41,8 +41,8 @@ func storeDir(m *testenv.Mount, i int) string {
 // objectsDir holds the objects of the namespace in a store.
 func objectsDir(m *testenv.Mount, i int) string { return filepath.Join(storeDir(m, i), "ns") }
 
-// tmpfsStores mounts a file system of so many bytes for each of n stores.
-func tmpfsStores(t *testing.T, n, size int) (dirs, yaml []string) {
+// tmpfsStores mounts a file system for each of n stores; options limit it.
+func tmpfsStores(t *testing.T, n int, options string) (dirs, yaml []string) {
 	t.Helper()
 	needRoot(t)
 	base := t.TempDir()
@@ -51,7 +51,7 @@ func tmpfsStores(t *testing.T, n, size int) (dirs, yaml []string) {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		mustRun(t, "mount", "-t", "tmpfs", "-o", fmt.Sprint("size=", size), "marfs-test", dir)
+		mustRun(t, "mount", "-t", "tmpfs", "-o", options, "marfs-test", dir)
 		t.Cleanup(func() { mustRun(t, "umount", "-l", dir) })
 		dirs = append(dirs, dir)
 		yaml = append(yaml, "dir: "+dir)

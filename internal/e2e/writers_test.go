@@ -39,7 +39,8 @@ func race(t *testing.T, mounts [2]*testenv.Mount) {
 		var wg sync.WaitGroup
 		for i, m := range mounts {
 			contents[i] = noisy(uint64(2*round+i+1), rnd.IntN(1<<rnd.IntN(19))+1)
-			wg.Go(func() { errs[i] = writePieces(m.Join("f"), contents[i], 1+rnd.IntN(4)) })
+			pieces := 1 + rnd.IntN(4)
+			wg.Go(func() { errs[i] = writePieces(m.Join("f"), contents[i], pieces) })
 		}
 		wg.Wait()
 		last = winners(last, contents, errs)
