@@ -138,7 +138,11 @@ func treeSize(dir string) (n int64) {
 	return n
 }
 
-// metadata measures creates, stats and unlinks of empty files, one at a time.
+// attrTimeout is longer than both sides let the kernel cache attributes.
+const attrTimeout = 1100 * time.Millisecond
+
+// metadata measures creates, stats and unlinks of empty files, one at a time,
+// with nothing in the kernel's caches.
 func metadata(ctx context.Context, o options) error {
 	rows := []*row{{name: "create", aim: 0.5}, {name: "stat", aim: 0.9}, {name: "unlink", aim: 0.5}}
 	for _, r := range rows {
@@ -163,6 +167,7 @@ func metadata(ctx context.Context, o options) error {
 					return err
 				}
 				for k, op := range ops {
+					time.Sleep(attrTimeout) // so that no side is answered by the kernel's cache
 					start := time.Now()
 					for i := range o.files {
 						if err := op(filepath.Join(dir, fmt.Sprint("f", i))); err != nil {

@@ -31,6 +31,11 @@ type row struct {
 	note         string
 }
 
+// add notes one round.
+func (r *row) add(ours, theirs float64) {
+	r.ours, r.theirs = append(r.ours, ours), append(r.theirs, theirs)
+}
+
 func (r row) ratio() float64 {
 	q := make([]float64, len(r.ours))
 	for i := range q {
@@ -84,6 +89,10 @@ func run(ctx context.Context, o options) error {
 }
 
 func (r row) print() {
-	fmt.Printf("%-34s %12.1f %12.1f %-8s %6.2f %6.2f  %s\n",
-		r.name, median(r.ours), median(r.theirs), r.unit, r.ratio(), r.aim, r.note)
+	aim := "-"
+	if r.aim > 0 {
+		aim = fmt.Sprintf("%.2f", r.aim)
+	}
+	fmt.Printf("%-34s %12.1f %12.1f %-8s %6.2f %6s  %s\n",
+		r.name, median(r.ours), median(r.theirs), r.unit, r.ratio(), aim, r.note)
 }
