@@ -91,14 +91,12 @@ func (fl *File) note(mtime time.Time) error {
 // punchArchived punches when the slot still says archived. The slot is made
 // durable first: the punch may reach the disk before it otherwise [F].
 func (fl *File) punchArchived(size int64) error {
-	if !fl.f.o.Omit.Has(omit.SlotBeforePunch) {
-		s, _, err := fl.newest()
-		if err == nil && !archived(s) {
-			err = errLost
-		}
-		if err != nil {
-			return err
-		}
+	s, _, err := fl.newest()
+	if err == nil && !archived(s) {
+		err = errLost
+	}
+	if err != nil {
+		return err
 	}
 	if !fl.f.o.Omit.Has(omit.SyncBeforePunch) {
 		if err := syncFile(stepPunch, fl.inode); err != nil {

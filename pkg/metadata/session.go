@@ -304,7 +304,7 @@ func (s *Session) retry() (objfmt.Slot, error) {
 	if !sameContent(top, s.last) && !m.Has(omit.SameContent) {
 		return objfmt.Slot{}, errLost
 	}
-	if top.State == objfmt.Open && top.Session != s.ID && !m.Has(omit.OpenByOther) {
+	if top.State == objfmt.Open && top.Session != s.ID {
 		return objfmt.Slot{}, errLost
 	}
 	if !m.Has(omit.RewriteVersion) {

@@ -167,6 +167,18 @@ func (fl *File) confirm(s objfmt.Slot) error {
 	return errRaced
 }
 
+// landed returns the newest slot when its content is the one that was to be
+// published, else the error. A publish may succeed and be fenced twice before its
+// maker looks: his slot is gone then, and the content the newest all the same. To
+// call that a failure would let a failed close displace what was acknowledged.
+func (fl *File) landed(next objfmt.Slot, raced error) (objfmt.Slot, error) {
+	top, _, err := fl.newest()
+	if err == nil && (next.State == objfmt.Open || top.State == objfmt.Open || top.Content != next.Content || top.Source != next.Source) {
+		err = raced
+	}
+	return top, err
+}
+
 // archived reports whether every byte of a slot's content is in objects: then
 // the file's home is in files/, else in staged/.
 func archived(s objfmt.Slot) bool {

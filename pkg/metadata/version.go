@@ -171,7 +171,7 @@ func (fl *File) dropLower(who Who, why string, durable uint64) (clean bool, err 
 	if err != nil || len(chain)+len(junk) < 2 {
 		return err == nil, err
 	}
-	if len(chain) > 1 && chain[0].Nonce != durable && !fl.f.o.Omit.Has(omit.SyncLower) {
+	if len(chain) > 1 && chain[0].Nonce != durable {
 		// The top is another writer's, perhaps not durable yet [F].
 		if err := syncFile(stepLower, fl.inode); err != nil {
 			return false, err

@@ -29,6 +29,11 @@ func (p *Party) recoverAll() error {
 	if err != nil && !errors.Is(err, unix.EAGAIN) { // EAGAIN: a gc died holding a version; a sweep must come first
 		return err
 	}
+	return p.openAll()
+}
+
+// openAll opens every file, which heals what a crash left of it.
+func (p *Party) openAll() error {
 	return eachName(p.md.Tree(), func(d mdfs.Dir, name string) error {
 		fl, err := p.md.Open(p.ctx, d, name)
 		if err != nil {

@@ -155,6 +155,24 @@ func (h *history) outcomes(file objfmt.ID) outcome {
 	return out
 }
 
+// onlyAppends reports whether all that was done to a file was to append to it.
+func (h *history) onlyAppends(file objfmt.ID) bool {
+	all, any := true, false
+	for _, o := range h.ops {
+		if o.file == file {
+			any = true
+			all = all && strings.HasPrefix(o.change.what, "append")
+		}
+	}
+	return all && any
+}
+
+// nothingAcked reports whether no content of a file was ever acknowledged.
+func (h *history) nothingAcked(file objfmt.ID) bool {
+	_, old := h.files[file]
+	return !old && !slices.ContainsFunc(h.ops, func(o *op) bool { return o.file == file && o.fate == acked })
+}
+
 // had reports whether a file ever held a content, before or since the start.
 func (h *history) had(file objfmt.ID, cells string) bool {
 	return h.past[file][cells] || h.outcomes(file).ever[cells]

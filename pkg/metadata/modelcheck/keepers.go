@@ -74,6 +74,52 @@ func (p *Party) write(pack *packing) error {
 	return w.Finish(p.ctx)
 }
 
+// readyPublish has everything uploaded; what is left is to publish it.
+func (p *Party) readyPublish() func() {
+	fl, base, err := p.open("f")
+	p.must(err)
+	s, err := p.md.Begin(p.ctx, fl, p.as("f"), base)
+	p.must(err)
+	content, src, err := p.upload(s, "ss", 0)
+	p.must(err)
+	return func() {
+		err := p.try(fl, replaceBy("ss"), func() error { return p.publish(s, content, src, "ss", objfmt.Final) })
+		if err == nil {
+			_ = s.End(p.ctx)
+		}
+	}
+}
+
+// readyPack has the pack uploaded; what is left is to publish its members.
+func (p *Party) readyPack() func() {
+	var pack packing
+	for id, err := range p.md.Staged(p.ctx) {
+		p.must(err)
+		p.must(p.candidate(&pack, id))
+	}
+	w, err := p.md.BeginPack(p.ctx, pack.members)
+	p.must(err)
+	p.must(p.obj.Put(w.Object, 0, pack.bytes.Bytes()))
+	return func() {
+		if _, err := w.Publish(p.ctx, ref(w.Object, 0, pack.bytes.Len())); err == nil {
+			_ = w.Finish(p.ctx)
+		}
+	}
+}
+
+// fenceWork recovers the sessions that have records, and nothing else.
+func (p *Party) fenceWork() error {
+	nodes, err := p.list("work")
+	for _, node := range nodes {
+		sessions, e := p.list("work/" + node)
+		err = errors.Join(err, e)
+		for _, s := range sessions {
+			err = errors.Join(err, p.md.RecoverWork(p.ctx, node, s))
+		}
+	}
+	return err
+}
+
 // repack moves the live members of every finished pack into a new one.
 func (p *Party) repack() error {
 	names, err := p.list("packs")

@@ -30,10 +30,11 @@ const (
 func (r residue) has(k residue) bool { return r&k != 0 }
 
 // lostRecord: records of removals are not synced, so a power failure may keep the
-// removal and lose the record where one journal does not order both.
-func lostRecord(s Scenario) residue {
-	for _, removal := range []string{"unlink", "rename"} {
-		if strings.Contains(s.Name, removal) {
+// removal and lose the record where one journal does not order both; or keep the
+// home of a new file and lose its name.
+func lostRecord(s Scenario, oneJournal bool) residue {
+	for _, removal := range []string{"unlink", "rename", "create", "mkin"} {
+		if strings.Contains(s.Name, removal) && !oneJournal {
 			return unrecordedDeletion
 		}
 	}
@@ -54,8 +55,8 @@ func lenient(setup string, names []string) (r residue) {
 	if has("renameover") && removals > 1 || removals > 0 && has("gcall", "fencegc", "create", "createmulti") {
 		r |= unrecordedDeletion
 	}
-	if has("gcall", "fencegc") {
-		r |= orphanContent
+	if has("gcall", "gctwice", "fencegc", "unlinkgc") {
+		r |= orphanContent | danglingVersion
 	}
 	return r
 }

@@ -1,15 +1,20 @@
 package modelcheck
 
+import "errors"
+
 // deed is one thing that can be done to the file f (and g beside it).
 type deed struct {
 	name string
 	do   func(p *Party) error
 	late bool
+	// ready does the first part unscheduled and returns the rest, to keep
+	// scenarios with much interleaving small.
+	ready func(p *Party) func()
 }
 
 func (d deed) role(name string) Role {
 	// An error is an answer: the history has it.
-	return Role{Name: name + ":" + d.name, Late: d.late, Do: func(p *Party) { _ = d.do(p) }}
+	return Role{Name: name + ":" + d.name, Late: d.late, Ready: d.ready, Do: func(p *Party) { _ = d.do(p) }}
 }
 
 var deeds = map[string]deed{}
@@ -43,8 +48,16 @@ func init() {
 		{name: "pack", do: func(p *Party) error { return p.pack() }},
 		{name: "repack", do: func(p *Party) error { return p.repack() }},
 		{name: "release", do: func(p *Party) error { return p.release("f") }},
+		{name: "packrelease", do: func(p *Party) error { _ = p.pack(); return p.release("f") }},
 		{name: "restore", do: func(p *Party) error { return p.restore("f") }},
 		{name: "restorever", do: func(p *Party) error { return p.restoreVersion("f") }},
+		{name: "appendpack", do: func(p *Party) error { return errors.Join(p.append("f", 'e'), p.pack()) }},
+		{name: "restorestream", do: func(p *Party) error { return errors.Join(p.restoreVersion("f"), p.stream("f", "ss", 0)) }},
+		{name: "unlinkgc", do: func(p *Party) error { return errors.Join(p.unlink("f"), p.gc(always)) }, late: true},
+		{name: "gctwice", do: func(p *Party) error { return errors.Join(p.gc(always), p.gc(always)) }, late: true},
+		{name: "publish", ready: (*Party).readyPublish},
+		{name: "packpublish", ready: (*Party).readyPack},
+		{name: "fencework", do: (*Party).fenceWork},
 		{name: "gc", do: func(p *Party) error { return p.gc(setupEnd) }},              // keeps its distance
 		{name: "gcall", do: func(p *Party) error { return p.gc(always) }, late: true}, // no grace at all
 		{name: "fencegc", do: func(p *Party) error { _ = p.recover(); return p.gc(always) }, late: true},
@@ -55,16 +68,23 @@ func init() {
 
 // setups are what scenarios begin with; there is always a second small file g.
 var setups = map[string]func(p *Party){
-	"nothing":  func(*Party) {},
-	"small":    func(p *Party) { p.must(p.create("f", "ab")) },
-	"object":   func(p *Party) { p.must(p.createStream("f", "ab", 0)) },
-	"multi":    func(p *Party) { p.must(p.createStream("f", "ab", 2)) },
-	"body":     func(p *Party) { p.must(p.create("f", "ab")); p.must(p.change("f", 1, 'B', false)) },
-	"packed":   func(p *Party) { p.must(p.create("f", "ab")); p.must(p.pack()) },
-	"released": func(p *Party) { p.must(p.create("f", "ab")); p.must(p.pack()); p.must(p.release("f")) },
-	"linked":   func(p *Party) { p.must(p.create("f", "ab")); p.must(p.link("f", "h")) },
-	"dir":      func(p *Party) { p.must(p.mkdir("d")) },
-	"trashed":  func(p *Party) { p.must(p.create("f", "ab")); p.must(p.unlink("f")) },
+	"nothing":    func(*Party) {},
+	"small":      func(p *Party) { p.must(p.create("f", "ab")) },
+	"object":     func(p *Party) { p.must(p.createStream("f", "ab", 0)) },
+	"multi":      func(p *Party) { p.must(p.createStream("f", "ab", 2)) },
+	"body":       func(p *Party) { p.must(p.create("f", "ab")); p.must(p.change("f", 1, 'B', false)) },
+	"bodypacked": func(p *Party) { p.must(p.create("f", "ab")); p.must(p.change("f", 1, 'B', false)); p.must(p.pack()) },
+	"packed":     func(p *Party) { p.must(p.create("f", "ab")); p.must(p.pack()) },
+	"released":   func(p *Party) { p.must(p.create("f", "ab")); p.must(p.pack()); p.must(p.release("f")) },
+	"linked":     func(p *Party) { p.must(p.create("f", "ab")); p.must(p.link("f", "h")) },
+	"dir":        func(p *Party) { p.must(p.mkdir("d")) },
+	"trashed":    func(p *Party) { p.must(p.create("f", "ab")); p.must(p.unlink("f")) },
+	"trashedtwice": func(p *Party) {
+		p.must(p.createStream("f", "ab", 0))
+		p.must(p.link("f", "h"))
+		p.must(p.unlink("f"))
+		p.must(p.unlink("h"))
+	},
 	"trashedobject": func(p *Party) {
 		p.must(p.createStream("f", "ab", 0))
 		p.must(p.unlink("f"))

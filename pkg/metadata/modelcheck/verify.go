@@ -47,8 +47,17 @@ func (w *world) checkDisk(d *mdfssim.Disk, objects *Objects) error {
 	if err := w.checkDeleted(d, objects); err != nil {
 		return err
 	}
+	if err := p.pack(); err != nil { // as a packer would, whatever it finds
+		return &Violation{"packing fails", err.Error()}
+	}
+	if err := w.checkLive("packed", d, objects); err != nil {
+		return err
+	}
 	if err := p.expireAll(); err != nil {
 		return &Violation{"gc fails", err.Error()}
+	}
+	if err := p.openAll(); err != nil {
+		return &Violation{"does not open", err.Error()}
 	}
 	if err := w.checkLive("after gc", d, objects); err != nil {
 		return err
@@ -104,6 +113,9 @@ func (w *world) checkFile(v *view, f *fileView) *Violation {
 		top.Source.Sum = 0 // being written in place
 	}
 	b, err := v.content(f, top)
+	if err != nil && top.Source.Kind == objfmt.SourceOwn && w.history.nothingAcked(top.File) {
+		return nil // a power failure before the one fsync: the checksum tells, and nothing was promised
+	}
 	if err != nil {
 		return &Violation{"live content lost", fmt.Sprintf("%v; history %s", err, w.history.tell(top.File))}
 	}
@@ -112,7 +124,8 @@ func (w *world) checkFile(v *view, f *fileView) *Violation {
 	if !out.ever[got] {
 		return &Violation{"content that was never written", fmt.Sprintf("%q; history %s", got, w.history.tell(top.File))}
 	}
-	if !out.last[got] && top.State != objfmt.Open {
+	if !out.last[got] && top.State != objfmt.Open && !w.s.Lenient.has(orphanContent) {
+		// (Without any grace a gc can make what follows a publish fail.)
 		return &Violation{"acknowledged write lost", fmt.Sprintf("%q; history %s", got, w.history.tell(top.File))}
 	}
 	return nil
@@ -148,6 +161,11 @@ func (w *world) checkDeleted(d *mdfssim.Disk, objects *Objects) error {
 	if err != nil {
 		return err
 	}
+	if w.s.Strict {
+		if err := w.checkRecords(v); err != nil {
+			return err
+		}
+	}
 	for _, f := range v.sorted() {
 		taken := len(f.homes) > 0 && strings.HasPrefix(f.homes[0], "dead/") // a gc goes on with it
 		if len(f.names) > 0 || taken || len(f.chain) == 0 || f.top().Source.Kind == objfmt.SourceEmpty {
@@ -168,6 +186,41 @@ func (w *world) checkDeleted(d *mdfssim.Disk, objects *Objects) error {
 		}
 	}
 	return nil
+}
+
+// checkRecords: when nobody was killed, every name that a file lost has exactly
+// one record, and what was only appended to has no version.
+func (w *world) checkRecords(v *view) error {
+	before, err := look(w.image.Disk(mdfssim.Options{}), w.base.objects)
+	if err != nil {
+		return err
+	}
+	for id, old := range before.byID {
+		now := v.byID[id]
+		if now == nil || w.s.Lenient != 0 {
+			continue
+		}
+		lost := max(0, len(old.names)-len(now.names))
+		if records := v.deletions(id) - before.deletions(id); records > lost {
+			return &Violation{"deleted once, recorded twice", fmt.Sprintf("%s: %d records more, %d names less", now, records, lost)}
+		}
+		if len(w.s.Actors) == 1 && w.history.onlyAppends(id) && v.versions(id) > before.versions(id) {
+			return &Violation{"version of an append", now.String()}
+		}
+	}
+	return nil
+}
+
+func (v *view) deletions(id objfmt.ID) int { return v.count("trash/", objfmt.RecordFile, id) }
+func (v *view) versions(id objfmt.ID) int  { return v.count("versions/", objfmt.RecordVersion, id) }
+
+func (v *view) count(prefix string, k objfmt.RecordKind, id objfmt.ID) (n int) {
+	for p, r := range v.records {
+		if strings.HasPrefix(p, prefix) && r.Kind == k && r.File == id {
+			n++
+		}
+	}
+	return n
 }
 
 // archived is where a slot wants the home: true for files/.
@@ -191,8 +244,10 @@ func (w *world) checkLitter(d *mdfssim.Disk, objects *Objects) error {
 	r := &reached{bodies: map[objfmt.ID]bool{}, tables: map[objfmt.ID]bool{}, objects: map[objectKey]bool{}}
 	for _, f := range v.sorted() {
 		if len(f.names) == 0 {
-			if w.s.Lenient.has(unrecordedDeletion) && len(f.chain) > 0 {
-				r.reach(v, f.top())
+			if w.s.Lenient.has(unrecordedDeletion) {
+				if len(f.chain) > 0 {
+					r.reach(v, f.top())
+				}
 				continue
 			}
 			return &Violation{"deleted file is left", f.String()}

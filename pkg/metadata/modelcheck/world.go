@@ -19,6 +19,8 @@ type Scenario struct {
 	Name   string
 	Setup  func(p *Party) // unscheduled, once
 	Actors []Role
+	// Strict: nobody is killed, so records tell exactly the names that are gone.
+	Strict bool
 	// Lenient names the residue that this scenario may leave; see residue.go.
 	Lenient residue
 }
@@ -26,8 +28,9 @@ type Scenario struct {
 // Role is what one actor does.
 type Role struct {
 	Name  string
-	NoDie bool // is not killed
-	Late  bool // its clock is far ahead, so that what others record has expired
+	NoDie bool                  // is not killed
+	Ready func(p *Party) func() // unscheduled; what it returns is done instead of Do
+	Late  bool                  // its clock is far ahead, so that what others record has expired
 	Do    func(p *Party)
 }
 
@@ -58,7 +61,7 @@ type world struct {
 // newBase builds the state that a scenario begins with.
 func newBase(s Scenario, o omit.Set, disk mdfssim.Options) *base {
 	if disk.Journal {
-		s.Lenient |= lostRecord(s)
+		s.Lenient |= lostRecord(s, disk.OneJournal)
 	}
 	b := &base{s: s, omit: o, disk: disk, files: map[objfmt.ID]string{}, past: map[objfmt.ID]map[string]bool{}}
 	w := &world{base: b, disk: mdfssim.New(mdfssim.Options{OneJournal: disk.OneJournal}), objects: newObjects()}
@@ -86,8 +89,12 @@ func (b *base) program(x *Exec) System {
 	w.history.files, w.history.past = b.files, b.past
 	for _, r := range b.s.Actors {
 		var p *Party
-		a := x.Go(r.Name, !r.NoDie, func(*Actor) { r.Do(p) })
+		var do func()
+		a := x.Go(r.Name, !r.NoDie, func(*Actor) { do() })
 		p = w.party(r.Name, a.Mount(w.disk), a, uint64(a.id), r.Late)
+		if do = func() { r.Do(p) }; r.Ready != nil {
+			do = r.Ready(p)
+		}
 	}
 	return w
 }
@@ -96,7 +103,12 @@ func (b *base) program(x *Exec) System {
 func (w *world) Hash() uint64 { return mix(w.disk.Hash(), w.objects.sum) }
 
 // Verdict implements System.
-func (w *world) Verdict() uint64 { return w.history.hash() }
+func (w *world) Verdict() uint64 {
+	if w.wrong != nil {
+		return ^uint64(0)
+	}
+	return w.history.hash()
+}
 
 // Party is one node's access to the world: what a namespace does, made of calls
 // of the real protocol.
@@ -124,6 +136,9 @@ func (w *world) party(name string, disk mdfs.FS, a *Actor, seed uint64, late boo
 			ns += ticks
 		}
 		if late {
+			ns += int64(90 * 24 * time.Hour)
+		}
+		if late && a == nil { // the healer comes after everybody
 			ns += int64(90 * 24 * time.Hour)
 		}
 		return time.Unix(0, ns)

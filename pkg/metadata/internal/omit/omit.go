@@ -19,8 +19,6 @@ const (
 	RewriteVersion
 	// AppendNoRetry lets an appender retry its open on a slot that only moved.
 	AppendNoRetry
-	// OpenByOther retries on top of a slot that is open by another session (R1).
-	OpenByOther
 	// Seal bumps an open own slot to final instead of sealed (R4).
 	Seal
 	// CopyOwnVersion lets a version record say own instead of copying the body (R3).
@@ -62,8 +60,6 @@ const (
 	VersionBody
 	// SameInodeRename records a deletion for a rename between two links of one inode.
 	SameInodeRename
-	// SlotBeforePunch punches without rereading the slot (release).
-	SlotBeforePunch
 	// ReadRecheck believes a zero block of an own body without rereading the slot (read).
 	ReadRecheck
 	// VersionRecord publishes over a base without making it a version.
@@ -85,8 +81,6 @@ const (
 	SyncTable
 	// SyncBeforePunch punches or deletes before the slot that allowed it is durable.
 	SyncBeforePunch
-	// SyncLower drops lower slots before the higher one is durable (R2).
-	SyncLower
 )
 
 // Has reports whether steps are left out, all of them; it is false for none.
