@@ -4,11 +4,12 @@
 # usage: demo.sh BINDIR
 # MARFS_DEMO_DIR: where to work (default: a temporary directory; needs about 8 GiB)
 # MARFS_DEMO_SIZE: bytes of the large file (default 2 GiB)
+# MARFS_DEMO_TREE: the source tree (default: Go's own; a smaller one needs fmt/ and net/)
 set -euo pipefail
 bin=$(cd "${1:?usage: demo.sh BINDIR}" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
 size=${MARFS_DEMO_SIZE:-$((2 << 30))}
-tree=$(go env GOROOT)/src
+tree=${MARFS_DEMO_TREE:-$(go env GOROOT)/src}
 base=${MARFS_DEMO_DIR:-${TMPDIR:-/tmp}}
 work=$(mktemp -d "$base/marfs-demo.XXXXXX")
 mnt=$work/mnt

@@ -19,6 +19,7 @@ func (f *File) Getxattr(ctx context.Context, c Caller, attr string) (v []byte, e
 	}
 	err = f.enter(c, RM, "getxattr", func() error {
 		v, err = f.inode.meta.Inode().Getxattr(attr)
+		err = noACL(attr, err)
 		if err == nil && attr == accessACL {
 			v, err = f.space.shownACL(f.aclFile(), v)
 		}

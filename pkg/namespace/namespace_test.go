@@ -493,6 +493,10 @@ func TestNamesAndLinks(t *testing.T) {
 	if _, err := root.Mkdir(ctx, me, "x", 0o755); !errors.Is(err, syscall.EROFS) {
 		t.Errorf("mkdir above the namespaces: %v", err)
 	}
+	// The kernel asks for it before it lets a user pass.
+	if _, err := root.Getxattr(ctx, me, "", "system.posix_acl_access"); !errors.Is(err, syscall.ENODATA) {
+		t.Errorf("ACL of the root above the namespaces: %v", err)
+	}
 }
 
 func TestAReaderOfADeletedFileGoesOnReading(t *testing.T) {

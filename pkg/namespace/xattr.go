@@ -2,6 +2,7 @@ package namespace
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"syscall"
@@ -22,17 +23,28 @@ func self(name string) string {
 
 // Getxattr reads an extended attribute; a reserved one does not exist.
 func (d *Dir) Getxattr(ctx context.Context, c Caller, name, attr string) (v []byte, err error) {
-	if hidden(attr) {
+	if hidden(attr) || d.md == nil {
 		return nil, pathError("getxattr", name, unix.ENODATA)
 	}
 	err = d.enterAttr(c, RM, "getxattr", name, func() error {
 		v, err = d.md.Getxattr(self(name), attr)
+		err = noACL(attr, err)
 		if err == nil && attr == accessACL {
 			v, err = d.space.shownACL(d.aclFile(name), v)
 		}
 		return err
 	})
 	return v, err
+}
+
+// noACL turns the refusal of a metadata filesystem without ACLs into their
+// absence: the kernel asks for the ACL of each directory that a user passes, and
+// would refuse the way.
+func noACL(attr string, err error) error {
+	if strings.HasPrefix(attr, "system.posix_acl_") && errors.Is(err, unix.ENOTSUP) {
+		return unix.ENODATA
+	}
+	return err
 }
 
 // Setxattr writes an extended attribute; reserved names are EPERM.
@@ -61,6 +73,9 @@ func (d *Dir) aclFile(name string) aclFile {
 
 // Listxattr lists the extended attributes but the reserved ones.
 func (d *Dir) Listxattr(ctx context.Context, c Caller, name string) (out []string, err error) {
+	if d.md == nil {
+		return nil, nil
+	}
 	err = d.enterAttr(c, RM, "listxattr", name, func() error {
 		out, err = d.md.Listxattr(self(name))
 		return err
@@ -80,7 +95,7 @@ func (d *Dir) Removexattr(ctx context.Context, c Caller, name, attr string) erro
 // that lead to a namespace are that namespace's business.
 func (d *Dir) enterAttr(c Caller, need Perm, op, name string, fn func() error) error {
 	if d.md == nil {
-		return pathError(op, name, unix.ENOTSUP)
+		return pathError(op, name, syscall.EROFS)
 	}
 	return d.enter(c, need, op, name, fn)
 }
