@@ -26,6 +26,7 @@ type health struct {
 	mu       sync.Mutex // guards what follows
 	failures int        // in a row
 	pause    time.Duration
+	probing  bool      // a probe has not come back
 	retry    time.Time // when the next call may try, once there are maxFailures
 }
 
@@ -49,7 +50,7 @@ func (h *health) ask(now time.Time) verdict {
 	case now.Before(h.retry):
 		return avoid
 	}
-	h.retry = now.Add(h.pause)
+	h.retry, h.probing = now.Add(h.pause), true
 	return probe
 }
 
@@ -60,10 +61,14 @@ func (h *health) report(err error) {
 	switch {
 	case blames(err):
 		h.failures++
-		h.pause = min(max(2*h.pause, minPause), maxPause)
-		h.retry = time.Now().Add(h.pause)
+		// Of calls that were under way together all fail when the store does: they
+		// are one failure, or a short outage would cost a long pause.
+		if h.failures == maxFailures || h.probing {
+			h.pause = min(max(2*h.pause, minPause), maxPause)
+			h.retry, h.probing = time.Now().Add(h.pause), false
+		}
 	case err == nil || shardState(err) != ShardUnavailable:
-		h.failures, h.pause = 0, 0
+		h.failures, h.pause, h.probing = 0, 0, false
 	}
 }
 

@@ -190,6 +190,25 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+// TestHealthAfterBurst: calls that fail together are one failure, but each probe
+// that fails doubles the pause.
+func TestHealthAfterBurst(t *testing.T) {
+	var h health
+	for range 10 * maxFailures {
+		h.report(objstore.ErrUnavailable)
+	}
+	for pause := minPause; pause < maxPause; pause *= 2 {
+		now := time.Now()
+		if v := h.ask(now.Add(pause / 2)); v != avoid {
+			t.Errorf("before the end of a pause of %v: %v", pause, v)
+		}
+		if v := h.ask(now.Add(pause)); v != probe {
+			t.Errorf("after a pause of %v: %v", pause, v)
+		}
+		h.report(objstore.ErrUnavailable)
+	}
+}
+
 func TestLatency(t *testing.T) {
 	l := latency{credit: 2}
 	if d := l.late(1); d != hedgeStart {
