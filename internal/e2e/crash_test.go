@@ -54,10 +54,19 @@ func (h *history) check(path string) error {
 // TestKilled kills the daemon in the midst of many writes, mounts again, and
 // compares with what the writers were told.
 func TestKilled(t *testing.T) {
-	m := testenv.NewMount(t, edges())
+	t.Run("Directories", func(t *testing.T) { killAgainAndAgain(t, edges(), often(4, 100)) })
+	t.Run("S3", func(t *testing.T) {
+		o := oneServer(t)
+		o.BlockSize, o.ChunkSize = "4KiB", "64KiB"
+		killAgainAndAgain(t, o, often(2, 50))
+	})
+}
+
+func killAgainAndAgain(t *testing.T, o testenv.Options, cycles int) {
+	m := testenv.NewMount(t, o)
 	files := map[string]*history{}
 	rnd := rand.New(rand.NewPCG(5, 5))
-	for cycle := range often(4, 200) {
+	for cycle := range cycles {
 		crash(m, files, cycle, 20+rnd.IntN(60))
 		m.Remount()
 		for name, h := range files {

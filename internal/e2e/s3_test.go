@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -14,11 +15,8 @@ import (
 // TestOneServerSixBuckets copies a source tree and a large file to six buckets
 // of one server and finds them again with cold caches.
 func TestOneServerSixBuckets(t *testing.T) {
-	s3 := testenv.StartS3(t)
-	o := testenv.Options{Data: 4, Parity: 2, BlockSize: "256KiB", ChunkSize: "16MiB", Env: credentials(s3)}
-	for i := range 6 {
-		o.Stores = append(o.Stores, bucket(s3, fmt.Sprint("marfs-s", i)))
-	}
+	o := oneServer(t)
+	o.BlockSize, o.ChunkSize = "256KiB", "16MiB"
 	m := testenv.NewMount(t, o)
 	src := goSource(t, "fmt", "text", "cmd/vet")
 	for i, dir := range src {
@@ -141,6 +139,65 @@ func TestServerHangs(t *testing.T) {
 	for i, name := range []string{"f", "g"} {
 		if err := readNoise(m.Join(name), uint64(i+1), size, nil); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// TestRollingRestart restarts one server after the other, as for an upgrade, while
+// programs write and read.
+func TestRollingRestart(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	servers, o := sixServers(t)
+	o.BlockSize, o.ChunkSize = "64KiB", "4MiB"
+	m := testenv.NewMount(t, o)
+	ctx, stop := context.WithCancel(t.Context())
+	var programs errgroup.Group
+	for w := range 3 {
+		programs.Go(func() error {
+			for i := 0; ctx.Err() == nil; i++ {
+				if err := rewrite(m.Join(fmt.Sprintf("w%d.%d", w, i%5)), i); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	for _, s := range servers[:often(3, 6)] {
+		s.Stop()
+		for i := range 5 {
+			if err := rewrite(m.Join("without"), i); err != nil {
+				t.Error(err)
+			}
+		}
+		s.Restart()
+		wantWholeSoon(t, m)
+	}
+	stop()
+	if err := programs.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// rewrite overwrites a file and reads it.
+func rewrite(path string, i int) error {
+	size := int64(64*kib) << (i % 7)
+	if err := writeNoise(path, uint64(i), size, nil); err != nil {
+		return err
+	}
+	return readNoise(path, uint64(i), size, nil)
+}
+
+// wantWholeSoon waits until a new file has all its shards: every server is used again.
+func wantWholeSoon(t *testing.T, m *testenv.Mount) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		mustWrite(t, m.Join("probe"), noisy(1, mib))
+		o := stat(t, m, "probe").Objects[0]
+		if len(o.not("ok")) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("a server that is back is not written to: %+v", o.not("ok"))
 		}
 	}
 }

@@ -33,6 +33,17 @@ func sixServers(t *testing.T) ([]*testenv.S3, testenv.Options) {
 	return servers, o
 }
 
+// oneServer starts one server for all six stores of 4+2.
+func oneServer(t *testing.T) testenv.Options {
+	t.Helper()
+	s := testenv.StartS3(t)
+	o := testenv.Options{Data: 4, Parity: 2, Env: credentials(s)}
+	for i := range 6 {
+		o.Stores = append(o.Stores, bucket(s, fmt.Sprint("marfs-s", i)))
+	}
+	return o
+}
+
 // storeDir is the directory of a store, where stores are directories.
 func storeDir(m *testenv.Mount, i int) string {
 	return filepath.Join(m.Dir, fmt.Sprint("store", i))
