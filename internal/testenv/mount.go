@@ -135,7 +135,7 @@ func (m *Mount) Start() {
 		m.t.Fatal(err)
 	}
 	m.ended = make(chan struct{})
-	go func() { m.cmd.Wait(); close(m.ended) }()
+	go func() { _ = m.cmd.Wait(); close(m.ended) }()
 	m.awaitMount()
 }
 
@@ -260,18 +260,18 @@ func (m *Mount) CtlJSON(v any, args ...string) int {
 // clean ends the daemon however it can and leaves no mount behind.
 func (m *Mount) clean() {
 	if m.cmd != nil && m.cmd.Process != nil {
-		m.cmd.Process.Signal(syscall.SIGTERM)
+		_ = m.cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-m.ended:
 		case <-time.After(stopWait):
 			m.t.Errorf("marfs-fuse did not end in %v", stopWait)
-			m.cmd.Process.Kill()
+			_ = m.cmd.Process.Kill()
 			<-m.ended
 		}
 	}
 	if mounted(m.Path) {
 		if err := unix.Unmount(m.Path, unix.MNT_DETACH); err != nil {
-			exec.Command("fusermount3", "-u", "-z", m.Path).Run()
+			_ = exec.Command("fusermount3", "-u", "-z", m.Path).Run()
 		}
 	}
 	m.checkLog()
