@@ -116,6 +116,13 @@ func (o *Own) commit(size int64, sum uint64) (objfmt.Slot, error) {
 	if size == 0 {
 		next.Source = objfmt.Source{Kind: objfmt.SourceEmpty}
 	}
+	if !empty(o.base) && !o.fl.f.o.Omit.Has(omit.SyncPublish) {
+		// An append: were its slot durable before its bytes, the old content
+		// would be unreadable too [F].
+		if err := syncFile(stepBodySync, o.fl.inode); err != nil {
+			return objfmt.Slot{}, err
+		}
+	}
 	s, err := o.fl.publish(stepPublish, o.base, next)
 	if errors.Is(err, errRaced) {
 		s, err = o.fl.landed(next, err)

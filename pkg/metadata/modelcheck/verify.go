@@ -178,6 +178,11 @@ func (w *world) checkDeleted(d *mdfssim.Disk, objects *Objects) error {
 				records++
 			}
 		}
+		for _, p := range v.below["trash"] {
+			if _, whole := v.records[p]; !whole && strings.Contains(p, "/"+f.top().File.String()+"-") {
+				records++ // its bytes were lost: the name leads to the file
+			}
+		}
 		if records == 0 && !w.s.Lenient.has(unrecordedDeletion) {
 			return &Violation{"deleted without record", f.String()}
 		}
@@ -272,6 +277,7 @@ func checkHome(f *fileView) error {
 	switch {
 	case top.State == objfmt.Open:
 		return &Violation{"slot stays open", f.String()}
+	case top.Source.Kind == objfmt.SourceEmpty: // in staged/ until recovery looks
 	case !strings.HasPrefix(f.homes[0], want) || !strings.HasSuffix(f.homes[0], "/"+top.File.String()):
 		return &Violation{"home in the wrong place", f.String()}
 	case f.size != top.Size:
