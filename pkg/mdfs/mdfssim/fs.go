@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -28,8 +27,7 @@ type FS struct {
 	hook  Hook
 	clock func() int64
 
-	credMu sync.Mutex // held by As
-	cred   mdfs.Cred
+	cred mdfs.Cred // guarded by d.mu
 
 	ino uint64 // last inode number given; guarded by d.mu
 }
@@ -93,12 +91,10 @@ func (m *FS) newInode(mode uint32) *inode {
 // Root implements mdfs.FS.
 func (m *FS) Root() mdfs.Dir { return &dir{m: m, ino: rootIno} }
 
-// As implements mdfs.FS: new inodes belong to c, nothing is checked.
+// As implements mdfs.FS: new inodes belong to c, nothing is checked. Callers of
+// one mount that overlap may get each other's identity.
 func (m *FS) As(c mdfs.Cred, fn func() error) error {
-	m.credMu.Lock()
-	defer m.credMu.Unlock()
-	m.setCred(c)
-	defer m.setCred(daemon())
+	defer m.setCred(m.setCred(c))
 	return fn()
 }
 
@@ -107,10 +103,12 @@ func daemon() mdfs.Cred {
 	return mdfs.Cred{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
 }
 
-func (m *FS) setCred(c mdfs.Cred) {
+// setCred returns who it was before.
+func (m *FS) setCred(c mdfs.Cred) (before mdfs.Cred) {
 	m.d.mu.Lock()
-	m.cred = c
-	m.d.mu.Unlock()
+	defer m.d.mu.Unlock()
+	before, m.cred = m.cred, c
+	return before
 }
 
 // Sync implements mdfs.FS.
