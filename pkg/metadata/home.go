@@ -154,6 +154,23 @@ func (fl *File) stage() error {
 	return fl.f.in(fanned(stagedName, fl.id), func(d mdfs.Dir) error { return syncDir(stepStage, d) }) // [d]
 }
 
+// syncHome makes the home durable before a work record is, where fsync of the
+// inode does not cover names [d]: recovery takes a file without home for deleted,
+// and would delete what a session has published in one whose name survives a
+// power failure. A base with bytes has had a commit, and that has made it durable.
+func (fl *File) syncHome(base objfmt.Slot) error {
+	if fl.f.covers || !empty(base) || fl.f.o.Omit.Has(omit.SyncHome) {
+		return nil
+	}
+	for _, place := range []string{stagedName, filesName} {
+		err := fl.f.in(fanned(place, fl.id), func(d mdfs.Dir) error { return syncDir(stepHome, d) })
+		if err := ignore(err, syscall.ENOENT); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // settle makes st_size, and with times st_mtime, what slot s says. They are plain
 // attributes, so two publishers may set them in the wrong order: reread and set
 // again. A crash before it is healed by recovery and by the next Open.

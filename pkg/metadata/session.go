@@ -105,6 +105,9 @@ func (s *Session) record(restored objfmt.ID) error {
 	if err != nil {
 		return err
 	}
+	if err := s.fl.syncHome(s.last); err != nil {
+		return err
+	}
 	// Moved to its place complete, so that recovery never takes half a record.
 	durable := !s.f.o.Omit.Has(omit.SyncWork)
 	tmp, err := s.f.putTemp(stepWork, durable, func(fl mdfs.File) error { return writeAt(stepWork, fl, b, 0) })

@@ -113,8 +113,8 @@ func (w *world) checkFile(v *view, f *fileView) *Violation {
 		top.Source.Sum = 0 // being written in place
 	}
 	b, err := v.content(f, top)
-	if err != nil && top.Source.Kind == objfmt.SourceOwn && w.history.nothingAcked(top.File) {
-		return nil // a power failure before the one fsync: the checksum tells, and nothing was promised
+	if err != nil && w.neverDurable(top) {
+		return nil
 	}
 	if err != nil {
 		return &Violation{"live content lost", fmt.Sprintf("%v; history %s", err, w.history.tell(top.File))}
@@ -129,6 +129,12 @@ func (w *world) checkFile(v *view, f *fileView) *Violation {
 		return &Violation{"acknowledged write lost", fmt.Sprintf("%q; history %s", got, w.history.tell(top.File))}
 	}
 	return nil
+}
+
+// neverDurable: an own body whose slot reached the disk before its bytes, because
+// power failed before the one fsync. The checksum tells, and nothing was promised.
+func (w *world) neverDurable(s objfmt.Slot) bool {
+	return s.Source.Kind == objfmt.SourceOwn && w.history.nothingAcked(s.File)
 }
 
 // checkVersions: every version record leads to its content.
@@ -178,15 +184,11 @@ func (w *world) checkDeleted(d *mdfssim.Disk, objects *Objects) error {
 				records++
 			}
 		}
-		for _, p := range v.below["trash"] {
-			if _, whole := v.records[p]; !whole && strings.Contains(p, "/"+f.top().File.String()+"-") {
-				records++ // its bytes were lost: the name leads to the file
-			}
-		}
+		records += v.torn(f.top().File)
 		if records == 0 && !w.s.Lenient.has(unrecordedDeletion) {
 			return &Violation{"deleted without record", f.String()}
 		}
-		if _, err := v.content(f, f.top()); err != nil {
+		if _, err := v.content(f, f.top()); err != nil && !w.neverDurable(f.top()) {
 			return &Violation{"deleted content lost", fmt.Sprintf("%s: %v", f, err)}
 		}
 	}
@@ -214,6 +216,18 @@ func (w *world) checkRecords(v *view) error {
 		}
 	}
 	return nil
+}
+
+// torn counts the records of a file's deletion whose bytes a power failure took:
+// their names lead to the file, in trash/ and once a gc has taken them.
+func (v *view) torn(id objfmt.ID) (n int) {
+	for _, p := range slices.Concat(v.below["trash"], v.below["dead"]) {
+		name := strings.TrimPrefix(p[strings.LastIndex(p, "/")+1:], "d.")
+		if _, whole := v.records[p]; !whole && strings.HasPrefix(name, id.String()+"-") {
+			n++
+		}
+	}
+	return n
 }
 
 func (v *view) deletions(id objfmt.ID) int { return v.count("trash/", objfmt.RecordFile, id) }

@@ -73,6 +73,8 @@ const (
 
 	// SyncPublish acknowledges a publish before the inode is synced.
 	SyncPublish
+	// SyncHome makes a work record durable before the home of its file.
+	SyncHome
 	// SyncWork starts a session before its work record is durable.
 	SyncWork
 	// SyncVersion publishes before the version record is durable.
