@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -14,14 +15,22 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// pair mounts ours and the loopback side by side on one disk.
-func pair(ctx context.Context, o options, fn func(ours, peer **mount) error) (err error) {
+// pair mounts ours and the loopback side by side on one disk, or on a filesystem
+// just made on it.
+func pair(ctx context.Context, o options, newFS bool, fn func(ours, peer **mount) error) (err error) {
 	base, err := os.MkdirTemp(o.dir, "marfs-bench.")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(base)
-	dirs := [2]string{filepath.Join(base, "marfs"), filepath.Join(base, "loopback")}
+	disk, done := base, func() {}
+	if newFS {
+		if disk, done, err = fresh(ctx, base); err != nil {
+			return err
+		}
+	}
+	defer done()
+	dirs := [2]string{filepath.Join(disk, "marfs"), filepath.Join(disk, "loopback")}
 	for _, d := range dirs {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			return err
@@ -38,6 +47,24 @@ func pair(ctx context.Context, o options, fn func(ours, peer **mount) error) (er
 	}
 	defer func() { peer.stop() }()
 	return fn(&ours, &peer)
+}
+
+// fresh mounts a new ext4 of its own for the metadata rates, when run by root:
+// on one in use, ext4 looks through all inodes freed of late, by whomever, before
+// it gives out a new one. Otherwise base itself has to do.
+func fresh(ctx context.Context, base string) (dir string, done func(), err error) {
+	if os.Geteuid() != 0 {
+		return base, func() {}, nil
+	}
+	image, dir := filepath.Join(base, "ext4.img"), filepath.Join(base, "ext4")
+	for _, cmd := range [][]string{
+		{"truncate", "-s", "8G", image}, {"mkfs.ext4", "-q", image}, {"mkdir", dir}, {"mount", "-o", "loop", image, dir},
+	} {
+		if out, err := exec.CommandContext(ctx, cmd[0], cmd[1:]...).CombinedOutput(); err != nil {
+			return "", nil, fmt.Errorf("%s: %w: %s", cmd[0], err, out)
+		}
+	}
+	return dir, func() { exec.Command("umount", dir).Run() }, nil
 }
 
 // noise is data that no layer can make smaller.
@@ -86,7 +113,7 @@ func stream(ctx context.Context, o options) error {
 	w := row{name: "FUSE sequential write, 4+2", unit: "MB/s", aim: 0.6, note: "with fsync; peer: go-fuse loopback, same disk, 2/3 of our bytes"}
 	r := row{name: "FUSE sequential cold read", unit: "MB/s", aim: 0.8, note: "peer: go-fuse loopback"}
 	var stored, cpu float64
-	err := pair(ctx, o, func(ours, peer **mount) error {
+	err := pair(ctx, o, false, func(ours, peer **mount) error {
 		for i := range o.rounds {
 			for _, s := range []struct {
 				m    **mount
@@ -159,28 +186,21 @@ func metadata(ctx context.Context, o options) error {
 		func(p string) error { _, err := os.Lstat(p); return err },
 		os.Remove,
 	}
-	err := pair(ctx, o, func(ours, peer **mount) error {
-		for range 2*o.rounds + 1 {
-			for _, m := range []*mount{*ours, *peer} {
-				dir, err := os.MkdirTemp(m.dir, "meta")
+	err := pair(ctx, o, true, func(ours, peer **mount) error {
+		// One operation after the other over all rounds: nobody's creates are to
+		// follow anybody's unlinks (see fresh).
+		for k, op := range ops {
+			time.Sleep(attrTimeout) // so that no side is answered by the kernel's cache
+			for round := range 2*o.rounds + 1 {
+				v, err := eachFile(op, filepath.Join((*ours).dir, fmt.Sprint("d", round)), o.files)
 				if err != nil {
 					return err
 				}
-				for k, op := range ops {
-					time.Sleep(attrTimeout) // so that no side is answered by the kernel's cache
-					start := time.Now()
-					for i := range o.files {
-						if err := op(filepath.Join(dir, fmt.Sprint("f", i))); err != nil {
-							return err
-						}
-					}
-					v := float64(o.files) / time.Since(start).Seconds()
-					if m == *ours {
-						rows[k].ours = append(rows[k].ours, v)
-					} else {
-						rows[k].theirs = append(rows[k].theirs, v)
-					}
+				w, err := eachFile(op, filepath.Join((*peer).dir, fmt.Sprint("d", round)), o.files)
+				if err != nil {
+					return err
 				}
+				rows[k].add(v, w)
 			}
 		}
 		return nil
@@ -192,6 +212,20 @@ func metadata(ctx context.Context, o options) error {
 		r.print()
 	}
 	return nil
+}
+
+// eachFile does op to n files of a directory, and returns how many a second.
+func eachFile(op func(string) error, dir string, n int) (float64, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	for i := range n {
+		if err := op(filepath.Join(dir, fmt.Sprint("f", i))); err != nil {
+			return 0, err
+		}
+	}
+	return float64(n) / time.Since(start).Seconds(), nil
 }
 
 // memory writes and reads eight files at once and prints the daemon's peak memory.
