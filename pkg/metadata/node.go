@@ -81,7 +81,7 @@ type heartbeat struct {
 // and moves its counter if Options say so. The record needs no fsync.
 func (f *FS) startHeartbeat() (*heartbeat, error) {
 	b := &heartbeat{f: f, end: make(chan struct{})}
-	if err := b.create(); err != nil {
+	if err := b.create(); err != nil && !full(err) { // a later beat makes it, when there is room
 		return nil, fmt.Errorf("node record %q: %w", f.o.Node, err)
 	}
 	if f.o.Heartbeat > 0 {
