@@ -41,7 +41,7 @@ func TestMemory(t *testing.T) {
 // TestManyOpenFiles writes to more files at once than the configured memory has
 // full-sized buffers for.
 func TestManyOpenFiles(t *testing.T) {
-	const cache, count, rounds = 64 * mib, 100, 3
+	const cache, count, rounds = 64 * mib, 500, 3
 	m := testenv.NewMount(t, testenv.Options{Data: 4, Parity: 2, BlockSize: "1MiB", ChunkSize: "16MiB",
 		More: fmt.Sprintf("cache: {memory: %dMiB}\n", cache/mib)})
 	contents := map[string][]byte{}

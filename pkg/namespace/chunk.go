@@ -3,24 +3,30 @@ package namespace
 import (
 	"context"
 
+	"golang.org/x/sync/semaphore"
+
 	"marfs/pkg/objfmt"
 	"marfs/pkg/repo"
 )
 
-// chunkWriter uploads one object and checksums its content.
+// chunkWriter uploads one object and checksums its content. It holds one of the
+// slots that bound how many there are at once.
 type chunkWriter struct {
+	slot   *semaphore.Weighted
 	ref    objfmt.ObjectRef // its layout comes with close
 	w      *repo.Writer
 	length int64
 	sum    uint64
 }
 
-func (s *space) newChunk(ctx context.Context, p *Placement, ref objfmt.ObjectRef) (*chunkWriter, error) {
+// newChunk takes over a slot, also when it fails.
+func (s *space) newChunk(ctx context.Context, p *Placement, ref objfmt.ObjectRef, slot *semaphore.Weighted) (*chunkWriter, error) {
 	w, err := p.Repo.Create(ctx, ref.Key(s.cfg.Name))
 	if err != nil {
+		slot.Release(1)
 		return nil, err
 	}
-	return &chunkWriter{ref: ref, w: w}, nil
+	return &chunkWriter{slot: slot, ref: ref, w: w}, nil
 }
 
 func (c *chunkWriter) write(p []byte) error {
@@ -35,6 +41,7 @@ func (c *chunkWriter) write(p []byte) error {
 // close ends the object with its recovery trailer and waits until it is durable.
 // off is where its content begins in the file.
 func (c *chunkWriter) close(off int64, trailer []byte) (objfmt.Chunk, error) {
+	defer c.slot.Release(1)
 	if _, err := c.w.Write(trailer); err != nil {
 		c.w.Abort()
 		return objfmt.Chunk{}, err
@@ -47,4 +54,7 @@ func (c *chunkWriter) close(off int64, trailer []byte) (objfmt.Chunk, error) {
 	return objfmt.Chunk{Offset: off, Length: c.length, Object: c.ref, Sum: c.sum}, nil
 }
 
-func (c *chunkWriter) abort() { c.w.Abort() }
+func (c *chunkWriter) abort() {
+	c.w.Abort()
+	c.slot.Release(1)
+}

@@ -61,7 +61,7 @@ func (w *stream) publish(kind commitKind) error {
 	if err := w.drain(); err != nil {
 		return err
 	}
-	if kind == commitEnd {
+	if kind == commitEnd || len(w.chunks) == 0 {
 		if err := w.archiveSpool(); err != nil {
 			return err
 		}
@@ -103,7 +103,7 @@ func (w *stream) drain() error {
 			return err
 		}
 	}
-	w.spooled = w.done > 0
+	w.spooled = w.spooled || w.done > 0
 	return nil
 }
 

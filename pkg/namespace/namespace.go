@@ -66,6 +66,12 @@ type Caller struct {
 
 const (
 	defaultReadAhead = 256 << 20
+	// maxUploads bounds the objects that streams write to at once: each holds
+	// memory of a repo for as long as its file is open. Further streams spool.
+	maxUploads = 64
+	// maxArchives bounds the spools that become objects at once. That is always
+	// soon over, so the wait for one is short.
+	maxArchives = 8
 	// smallBudget bounds what all streams hold back while their size, and so
 	// their placement, is unknown.
 	smallBudget = 128 << 20
@@ -79,6 +85,9 @@ type FS struct {
 	log    Logger
 	ahead  *semaphore.Weighted // bytes of read-ahead
 	small  *semaphore.Weighted // bytes held back by streams
+
+	uploads  *semaphore.Weighted // objects that streams write to
+	archives *semaphore.Weighted // spools that become objects
 }
 
 // space is one namespace in use.
@@ -102,6 +111,9 @@ func New(o Options) (*FS, error) {
 		log:   o.Log,
 		ahead: semaphore.NewWeighted(o.ReadAhead),
 		small: semaphore.NewWeighted(smallBudget),
+
+		uploads:  semaphore.NewWeighted(maxUploads),
+		archives: semaphore.NewWeighted(maxArchives),
 	}
 	for i, c := range o.Namespaces {
 		if len(c.Placement) == 0 {

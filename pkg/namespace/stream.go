@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"marfs/pkg/mdfs"
 	"marfs/pkg/metadata"
 	"marfs/pkg/objfmt"
@@ -16,7 +18,8 @@ import (
 // stream is a new content of a file that is written in order: it goes straight to
 // objects, chunk by chunk, and becomes the file's content at the commit. From
 // the first commit, or the first read of what is not committed, the bytes after
-// it are spooled in a private body, so that small flushes do not each make an object.
+// it are spooled in a private body, so that small flushes do not each make an
+// object. So are those of files open at once beyond what there are uploads for.
 type stream struct {
 	inode *inode
 	who   metadata.Who
@@ -235,7 +238,11 @@ func (w *stream) begin() (err error) {
 func (w *stream) appendChunk(p []byte) error {
 	for len(p) > 0 {
 		if w.chunk == nil {
-			if err := w.openChunk(); err != nil {
+			uploads := w.inode.space.fs.uploads
+			if w.spooled = !uploads.TryAcquire(1); w.spooled {
+				return w.appendSpool(p)
+			}
+			if err := w.openChunk(uploads); err != nil {
 				return err
 			}
 		}
@@ -253,12 +260,14 @@ func (w *stream) appendChunk(p []byte) error {
 	return nil
 }
 
-func (w *stream) openChunk() (err error) {
+// openChunk begins the next object. It takes over one of slot.
+func (w *stream) openChunk(slot *semaphore.Weighted) (err error) {
 	if err := w.begin(); err != nil {
+		slot.Release(1)
 		return err
 	}
 	ref := objfmt.ObjectRef{Object: w.sess.Object, Chunk: uint32(len(w.chunks))}
-	w.chunk, err = w.inode.space.newChunk(w.ctx, w.place, ref)
+	w.chunk, err = w.inode.space.newChunk(w.ctx, w.place, ref, slot)
 	return err
 }
 
@@ -280,19 +289,24 @@ func (w *stream) closeChunk() error {
 	return nil
 }
 
+// maxSpool is how much of a file is spooled before it becomes an object: the
+// room that streams may take of the metadata filesystem.
+const maxSpool = 64 << 20
+
 // appendSpool writes p to the spool, which becomes a chunk when it is full.
 func (w *stream) appendSpool(p []byte) error {
 	for len(p) > 0 {
 		if err := w.openSpool(); err != nil {
 			return err
 		}
-		n := min(int64(len(p)), w.place.ChunkSize-w.spool.len)
+		full := min(w.place.ChunkSize, maxSpool)
+		n := min(int64(len(p)), full-w.spool.len)
 		if _, err := w.spool.file.WriteAt(p[:n], w.spool.len); err != nil {
 			return err
 		}
 		w.spool.len += n
 		p = p[n:]
-		if w.spool.len == w.place.ChunkSize {
+		if w.spool.len == full {
 			if err := w.archiveSpool(); err != nil {
 				return err
 			}
@@ -326,7 +340,11 @@ func (w *stream) archiveSpool() error {
 	if w.spool.len == 0 {
 		return nil
 	}
-	if err := w.openChunk(); err != nil {
+	archives := w.inode.space.fs.archives
+	if err := archives.Acquire(w.ctx, 1); err != nil {
+		return err
+	}
+	if err := w.openChunk(archives); err != nil {
 		return err
 	}
 	buf := getSegment()
