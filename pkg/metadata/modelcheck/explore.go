@@ -5,19 +5,17 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Limits of Explore.
 type Limits struct {
-	Kills     int           // actors that may be killed in one execution
-	Bounds    []int         // numbers of preemptions to try in turn; < 0: any
-	Execs     int           // executions per bound; 0: any number
-	Time      time.Duration // wall clock per bound; 0: any
-	Random    int           // random schedules where the last bound did not finish
-	Seed      uint64        // of the random schedules
-	PowerLoss bool          // judge a power failure at every state; the System must be a crasher
-	NoReduce  bool          // no sleep sets: for tests of the reduction
+	Kills     int    // actors that may be killed in one execution
+	Bounds    []int  // numbers of preemptions to try in turn; < 0: any
+	Execs     int    // executions per bound; 0: any number
+	Random    int    // random schedules where the last bound did not finish
+	Seed      uint64 // of the random schedules
+	PowerLoss bool   // judge a power failure at every state; the System must be a crasher
+	NoReduce  bool   // no sleep sets: for tests of the reduction
 
 	crashes map[uint64]bool // states whose power failures were judged
 }
@@ -89,7 +87,6 @@ func Explore(p Program, l Limits) Report {
 func (r *Report) search(p Program, l Limits, bound int, judged map[uint64]bool) (finished bool, failed []choice) {
 	d := newDFS(bound)
 	d.plain = l.NoReduce || l.PowerLoss // the order of syncs matters to what survives
-	start := time.Now()
 	for n := 1; ; n++ {
 		d.restart()
 		x := execute(p, d, l, nil)
@@ -102,7 +99,7 @@ func (r *Report) search(p Program, l Limits, bound int, judged map[uint64]bool) 
 			finished = true
 			break
 		}
-		if l.Execs > 0 && n >= l.Execs || l.Time > 0 && n%64 == 0 && time.Since(start) > l.Time {
+		if l.Execs > 0 && n >= l.Execs {
 			break
 		}
 	}

@@ -90,21 +90,12 @@ func (p *Party) readyPublish() func() {
 	}
 }
 
-// readyPack has the pack uploaded; what is left is to publish its members.
-func (p *Party) readyPack() func() {
-	var pack packing
-	for id, err := range p.md.Staged(p.ctx) {
-		p.must(err)
-		p.must(p.candidate(&pack, id))
-	}
-	w, err := p.md.BeginPack(p.ctx, pack.members)
-	p.must(err)
-	p.must(p.obj.Put(w.Object, 0, pack.bytes.Bytes()))
-	return func() {
-		if _, err := w.Publish(p.ctx, ref(w.Object, 0, pack.bytes.Len())); err == nil {
-			_ = w.Finish(p.ctx)
-		}
-	}
+// readyPublishMoved is readyPublish after which a packer has moved the base: the
+// publish meets EEXIST, and goes on top of the pack's slot.
+func (p *Party) readyPublishMoved() func() {
+	publish := p.readyPublish()
+	p.must(p.pack())
+	return publish
 }
 
 // fenceWork recovers the sessions that have records, and nothing else.

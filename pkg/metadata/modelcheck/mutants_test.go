@@ -1,10 +1,10 @@
 package modelcheck
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"testing"
-	"time"
 
 	"marfs/pkg/mdfs/mdfssim"
 	"marfs/pkg/metadata/internal/omit"
@@ -19,24 +19,23 @@ type mutant struct {
 	noKill  bool
 	power   bool
 	residue bool // the scenario leaves residue without kills too
-	execs   int  // 0: few enough for every run; else only with -long
-	deep    bool // every schedule: more preemptions than bounds reach
+	execs   int  // budget of schedules per bound; 0: enough for most
 }
 
 var mutants = []mutant{
 	{name: "XattrCreate", omit: omit.XattrCreate, setup: "small", deeds: []string{"change", "change1"}, noKill: true},
 	{name: "SameContent", omit: omit.SameContent, setup: "small", deeds: []string{"change", "change1"}, noKill: true},
-	{name: "RereadBeforeRecord", omit: omit.RereadBeforeRecord, setup: "small", deeds: []string{"publish", "packpublish", "fencework"}, noKill: true, deep: true},
+	{name: "RereadBeforeRecord", omit: omit.RereadBeforeRecord, setup: "small", deeds: []string{"publishmoved", "fencework"}, noKill: true},
 	{name: "RewriteVersion", omit: omit.RewriteVersion, setup: "packed", deeds: []string{"stream", "repack", "gc"}, noKill: true},
 	{name: "AppendNoRetry", omit: omit.AppendNoRetry, setup: "small", deeds: []string{"append", "append2"}, noKill: true},
 	{name: "Seal", omit: omit.Seal, setup: "small", deeds: []string{"append", "fence", "append2"}, noKill: true},
 	{name: "CopyOwnVersion", omit: omit.CopyOwnVersion, setup: "small", deeds: []string{"stream"}, noKill: true},
-	{name: "TakeVersion", omit: omit.TakeVersion, setup: "versioned", deeds: []string{"restorestream", "gcall"}, residue: true, execs: 400000},
+	{name: "TakeVersion", omit: omit.TakeVersion, setup: "object", deeds: []string{"stream", "gcall"}, noKill: true},
 	{name: "TakeDeletion", omit: omit.TakeDeletion, setup: "trashedtwice", deeds: []string{"restore", "gc"}, noKill: true},
 	{name: "RawAgain", omit: omit.RawAgain, setup: "trashedtwice", deeds: []string{"restore", "gc"}, noKill: true},
 	{name: "MakeMissingVersion", omit: omit.MakeMissingVersion, setup: "object", deeds: []string{"stream", "gcall"}, noKill: true},
 	{name: "AppendPrefix", omit: omit.AppendPrefix, setup: "small", deeds: []string{"appendpack"}, noKill: true},
-	{name: "IgnoreJunk", omit: omit.IgnoreJunk, setup: "small", deeds: []string{"change", "stream", "fence"}},
+	{name: "IgnoreJunk", omit: omit.IgnoreJunk, setup: "small", deeds: []string{"change", "stream", "fence"}, execs: 3500},
 	{name: "HomeAfterPack", omit: omit.HomeAfterPack, setup: "small", deeds: []string{"pack", "change"}},
 	{name: "HomeAfterSession", omit: omit.HomeAfterSession, setup: "small", deeds: []string{"stream", "change"}},
 	{name: "HomeAfterRecovery", omit: omit.HomeAfterRecovery, setup: "small", deeds: []string{"pack", "change"}},
@@ -56,6 +55,7 @@ var mutants = []mutant{
 	{name: "RestoreRecordFirst", omit: omit.RestoreRecordFirst, setup: "versioned", deeds: []string{"restorever", "gctwice"}, noKill: true, residue: true},
 
 	{name: "SyncPublish", omit: omit.SyncPublish, setup: "object", deeds: []string{"stream"}, power: true},
+	{name: "SyncHome", omit: omit.SyncHome, setup: "nothing", deeds: []string{"createmulti"}, power: true},
 	{name: "SyncWork", omit: omit.SyncWork, setup: "object", deeds: []string{"stream"}, power: true},
 	{name: "SyncVersion", omit: omit.SyncVersion, setup: "object", deeds: []string{"stream"}, power: true},
 	{name: "SyncTable", omit: omit.SyncTable, setup: "object", deeds: []string{"multi"}, power: true},
@@ -68,16 +68,13 @@ var mutants = []mutant{
 func TestMutants(t *testing.T) {
 	for _, m := range mutants {
 		t.Run(m.name, func(t *testing.T) {
-			if m.execs > 0 && !*long {
-				t.Skip("takes long: run with -long")
-			}
 			t.Parallel()
 			if r := m.explore(m.omit); r.Err == nil {
 				t.Errorf("%s: no violation found: %s", m.scenario().Name, r)
 			} else if v := (*Violation)(nil); !errors.As(r.Err, &v) {
 				t.Errorf("%s: %v", m.scenario().Name, r.Err)
 			} else {
-				t.Logf("%-28s %s, %d switches", m.scenario().Name, v.Kind, r.Switches)
+				t.Logf("%-28s %s, %d switches, after %d schedules", m.scenario().Name, v.Kind, r.Switches, r.Execs)
 			}
 			if r := m.explore(0); r.Err != nil {
 				t.Errorf("%s without the omission: %v\n%s", m.scenario().Name, r.Err, r.Trace)
@@ -96,15 +93,9 @@ func (m mutant) scenario() Scenario {
 }
 
 func (m mutant) explore(o omit.Set) Report {
-	l := Limits{Kills: 1, Bounds: []int{0, 1, 2}, Execs: 4000, Time: 15 * time.Second, Random: 300}
+	l := Limits{Kills: 1, Bounds: []int{0, 1, 2}, Execs: cmp.Or(m.execs, 1500)}
 	if m.noKill {
 		l.Kills = 0
-	}
-	if m.execs > 0 {
-		l.Execs, l.Time = m.execs, time.Hour
-	}
-	if m.deep {
-		l.Bounds, l.Execs = []int{-1}, 0
 	}
 	if m.power {
 		l = Limits{Bounds: []int{0}, PowerLoss: true}

@@ -55,8 +55,7 @@ func init() {
 		{name: "restorestream", do: func(p *Party) error { return errors.Join(p.restoreVersion("f"), p.stream("f", "ss", 0)) }},
 		{name: "unlinkgc", do: func(p *Party) error { return errors.Join(p.unlink("f"), p.gc(always)) }, late: true},
 		{name: "gctwice", do: func(p *Party) error { return errors.Join(p.gc(always), p.gc(always)) }, late: true},
-		{name: "publish", ready: (*Party).readyPublish},
-		{name: "packpublish", ready: (*Party).readyPack},
+		{name: "publishmoved", ready: (*Party).readyPublishMoved},
 		{name: "fencework", do: (*Party).fenceWork},
 		{name: "gc", do: func(p *Party) error { return p.gc(setupEnd) }},              // keeps its distance
 		{name: "gcall", do: func(p *Party) error { return p.gc(always) }, late: true}, // no grace at all
