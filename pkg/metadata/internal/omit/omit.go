@@ -50,7 +50,7 @@ const (
 	RepackRecordFirst
 	// PackHints leaves no hint, or trash record, for members that lost (pack).
 	PackHints
-	// HomeCheck drops the work record without asking whether the home still exists (stream, change).
+	// HomeCheck drops the work record though the home is gone (stream, change).
 	HomeCheck
 	// RecheckUnlink does not look, after an unlink or rename, whether the record is still there.
 	RecheckUnlink
