@@ -51,7 +51,7 @@ func (c *command) daemonise() error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if err := c.await(ctx, r); err != nil {
-		child.Process.Signal(syscall.SIGTERM)
+		_ = child.Process.Signal(syscall.SIGTERM) // it may have ended by itself
 		return childError(ctx, child, err)
 	}
 	return child.Process.Release()
@@ -59,7 +59,7 @@ func (c *command) daemonise() error {
 
 // await returns when the child says that it serves, and the mount answers too.
 func (c *command) await(ctx context.Context, r *os.File) error {
-	stop := context.AfterFunc(ctx, func() { r.SetReadDeadline(time.Now()) })
+	stop := context.AfterFunc(ctx, func() { _ = r.SetReadDeadline(time.Now()) })
 	defer stop()
 	said, err := io.ReadAll(io.LimitReader(r, int64(len(ready))))
 	switch {

@@ -119,12 +119,15 @@ func (m *mount) stop() error {
 	if err != nil {
 		err = exec.Command("fusermount3", "-u", m.root).Run()
 	}
-	done := make(chan error, 1)
-	go func() { done <- m.cmd.Wait() }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = m.cmd.Wait() // how it ended does not matter here
+	}()
 	select {
 	case <-done:
 	case <-time.After(30 * time.Second):
-		m.cmd.Process.Kill()
+		_ = m.cmd.Process.Kill()
 		<-done
 		err = errors.Join(err, errors.New("did not end after unmount"))
 	}
@@ -137,7 +140,7 @@ func (m *mount) cold(ctx context.Context) (*mount, error) {
 		return nil, err
 	}
 	syscall.Sync()
-	os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0) // root only; else reads are warm for both sides
+	_ = os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0) // root only; else reads are warm for both sides
 	return m.again(ctx)
 }
 

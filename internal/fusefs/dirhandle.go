@@ -96,7 +96,7 @@ func (h *dirHandle) Fsyncdir(ctx context.Context, _ uint32) syscall.Errno {
 // Releasedir ends the handle.
 func (h *dirHandle) Releasedir(context.Context, uint32) {
 	if err := h.entries.Close(); err != nil {
-		h.n.errno("closedir", err)
+		_ = h.n.errno("closedir", err) // logged; the kernel takes no answer
 	}
 	h.dir.Close()
 }

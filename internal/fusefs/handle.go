@@ -17,8 +17,7 @@ func (n *node) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32,
 	ctx = context.WithoutCancel(ctx)
 	f, err := n.open(ctx, n.caller(ctx), flags)
 	if errors.Is(err, syscall.ESTALE) {
-		n.fs.moves.Lock() // it may be on the move: wait for that
-		n.fs.moves.Unlock()
+		n.fs.settled() // it may be on the move
 		f, err = n.open(ctx, n.caller(ctx), flags)
 	}
 	if err == nil && flags&syscall.O_TRUNC != 0 {
@@ -158,7 +157,7 @@ func (h *handle) Release(context.Context) syscall.Errno {
 
 func (h *handle) close() {
 	if err := h.file.Close(); err != nil {
-		h.n.errno("release", err)
+		_ = h.n.errno("release", err) // logged; the kernel takes no answer
 	}
 	if h.dirty.Load() {
 		h.n.committed()

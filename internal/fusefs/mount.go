@@ -85,6 +85,12 @@ type filesystem struct {
 	moves sync.RWMutex
 }
 
+// settled waits for the renames that are under way.
+func (fs *filesystem) settled() {
+	fs.moves.Lock()
+	defer fs.moves.Unlock()
+}
+
 // Mount mounts ns at dir and serves it until it is unmounted. The process's
 // umask must be 0. When Mount returns, the mount answers.
 func Mount(ctx context.Context, dir string, ns *namespace.FS, o Options) (*Server, error) {

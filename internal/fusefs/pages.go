@@ -84,7 +84,7 @@ func (n *node) claimPages(content objfmt.ID) bool {
 // which use it see the new bytes.
 func (n *node) wrote(off, size int64) {
 	if n.disown() {
-		n.NotifyContent(off, size)
+		_ = n.NotifyContent(off, size) // fails when the kernel has forgotten the node
 	}
 }
 
@@ -96,7 +96,7 @@ func (n *node) committed() {
 	if n.disown() {
 		off = 0
 	}
-	n.NotifyContent(off, 0)
+	_ = n.NotifyContent(off, 0) // as in wrote
 }
 
 // disown says that nobody knows whose the pages are any more. It reports whether

@@ -30,7 +30,7 @@ func TestGone(t *testing.T) {
 		mine: false,
 		fmt.Sprintf("a.b.batch.%d.%s.0123", child.Process.Pid, where): true,
 		fmt.Sprintf("a.b.batch.%d.other.0123", child.Process.Pid):     false, // another kernel's pid
-		"short": false,
+		"short":                                  false,
 		fmt.Sprintf("h.batch.0.%s.0123", where):  false,
 		fmt.Sprintf("h.batch.-1.%s.0123", where): false,
 	} {

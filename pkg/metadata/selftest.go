@@ -89,7 +89,7 @@ func (f *FS) testCreate(d mdfs.Dir, name string) error {
 			return err
 		}
 		if err := setxattr(stepInit, fl, attr, []byte("2"), unix.XATTR_CREATE); !errors.Is(err, syscall.EEXIST) {
-			return fmt.Errorf("a second XATTR_CREATE gave %v, want EEXIST", err)
+			return fmt.Errorf("a second XATTR_CREATE gave %w, want EEXIST", err)
 		}
 		b, err := fl.Getxattr(attr)
 		if err == nil && string(b) != "1" {
