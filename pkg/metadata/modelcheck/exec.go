@@ -227,6 +227,9 @@ func (x *Exec) losePower() {
 		x.free = true
 		x.err = x.sys.(crasher).CheckCrash()
 		x.free = false
+		if x.err != nil {
+			delete(x.crash, h) // to be found again when the schedule is replayed
+		}
 	}
 }
 

@@ -124,12 +124,6 @@ func judge(x *Exec, judged map[uint64]bool) error {
 // shrink takes preemptions out of a failing schedule as long as it fails alike,
 // and keeps the trace of what remains.
 func (r *Report) shrink(p Program, l Limits, schedule []choice) {
-	fresh := func() Limits {
-		if l.PowerLoss {
-			l.crashes = map[uint64]bool{}
-		}
-		return l
-	}
 	for tries := 0; tries < 400; {
 		smaller := false
 		for i := 1; i < len(schedule) && tries < 400; i++ {
@@ -137,7 +131,7 @@ func (r *Report) shrink(p Program, l Limits, schedule []choice) {
 				continue
 			}
 			tries++
-			x := execute(p, &guided{schedule: merge(schedule, i)}, fresh(), nil)
+			x := execute(p, &guided{schedule: merge(schedule, i)}, l, nil)
 			if alike(judge(x, map[uint64]bool{}), r.Err) && switches(x.schedule) < switches(schedule) {
 				schedule, smaller = x.schedule, true
 				break
@@ -148,7 +142,7 @@ func (r *Report) shrink(p Program, l Limits, schedule []choice) {
 		}
 	}
 	var b strings.Builder
-	x := execute(p, &guided{schedule: schedule}, fresh(), &b)
+	x := execute(p, &guided{schedule: schedule}, l, &b)
 	x.free = false // show the steps of the check too
 	err := judge(x, map[uint64]bool{})
 	if !alike(err, r.Err) {
