@@ -19,7 +19,7 @@ type mount struct {
 	dir   string // where files go
 	root  string // the mount point
 	cmd   *exec.Cmd
-	again func(ctx context.Context) (*mount, error)
+	again func(ctx context.Context, options ...string) (*mount, error)
 }
 
 // config is the embedded default over six directories.
@@ -59,9 +59,9 @@ func marfs(ctx context.Context, bin, base string) (*mount, error) {
 	if out, err := exec.CommandContext(ctx, filepath.Join(bin, "marfsctl"), "--config", conf, "init").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("marfsctl init: %w: %s", err, out)
 	}
-	var up func(context.Context) (*mount, error)
-	up = func(ctx context.Context) (*mount, error) {
-		cmd := exec.Command(filepath.Join(bin, "marfs-fuse"), "--config", conf, "--foreground", mnt)
+	var up func(context.Context, ...string) (*mount, error)
+	up = func(ctx context.Context, options ...string) (*mount, error) {
+		cmd := exec.Command(filepath.Join(bin, "marfs-fuse"), append(options, "--config", conf, "--foreground", mnt)...)
 		return serve(ctx, cmd, mnt, filepath.Join(mnt, "bench"), up)
 	}
 	return up(ctx)
@@ -78,15 +78,15 @@ func loopback(ctx context.Context, base string) (*mount, error) {
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", bin, "github.com/hanwen/go-fuse/v2/example/loopback").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build loopback: %w: %s", err, out)
 	}
-	var up func(context.Context) (*mount, error)
-	up = func(ctx context.Context) (*mount, error) {
+	var up func(context.Context, ...string) (*mount, error)
+	up = func(ctx context.Context, _ ...string) (*mount, error) {
 		return serve(ctx, exec.Command(bin, "-q", mnt, data), mnt, mnt, up)
 	}
 	return up(ctx)
 }
 
 // serve starts cmd and waits until it has mounted mnt.
-func serve(ctx context.Context, cmd *exec.Cmd, mnt, dir string, again func(context.Context) (*mount, error)) (*mount, error) {
+func serve(ctx context.Context, cmd *exec.Cmd, mnt, dir string, again func(context.Context, ...string) (*mount, error)) (*mount, error) {
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
@@ -115,6 +115,9 @@ func mounted(dir string) bool {
 
 // stop unmounts and waits for the process.
 func (m *mount) stop() error {
+	if m == nil {
+		return nil // it could not be mounted again
+	}
 	err := exec.Command("umount", m.root).Run()
 	if err != nil {
 		err = exec.Command("fusermount3", "-u", m.root).Run()
@@ -134,14 +137,14 @@ func (m *mount) stop() error {
 	return err
 }
 
-// cold stops the mount, drops the page cache and mounts again.
-func (m *mount) cold(ctx context.Context) (*mount, error) {
+// cold stops the mount, drops the page cache and mounts again, ours with options.
+func (m *mount) cold(ctx context.Context, options ...string) (*mount, error) {
 	if err := m.stop(); err != nil {
 		return nil, err
 	}
 	syscall.Sync()
 	_ = os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0) // root only; else reads are warm for both sides
-	return m.again(ctx)
+	return m.again(ctx, options...)
 }
 
 // usage is what a process has used so far.
