@@ -45,7 +45,40 @@ func (s *System) startRecovery(log *slog.Logger) {
 		r := &recovery{meta: n.Meta, log: log.With("namespace", n.Name), watch: metadata.NewWatch(deadAfter), swept: time.Now()}
 		done.Go(func() { r.run(ctx) })
 	}
+	done.Go(func() { s.cleanUploads(ctx, log) })
 	s.stopRecovery = func() { stop(); done.Wait() }
+}
+
+// uploadLife is how old an unfinished upload must be before it is taken for a
+// crashed writer's: no object takes so long.
+const uploadLife = 48 * time.Hour
+
+// cleanUploads aborts what crashed writers left in stores that keep the parts of
+// unfinished uploads, now and every sweepEvery.
+func (s *System) cleanUploads(ctx context.Context, log *slog.Logger) {
+	t := time.NewTicker(sweepEvery)
+	defer t.Stop()
+	for {
+		for _, st := range s.stores {
+			c, ok := st.Store.(interface {
+				CleanUploads(ctx context.Context, prefix string, olderThan time.Duration) (int, error)
+			})
+			if !ok {
+				continue
+			}
+			n, err := c.CleanUploads(ctx, "", uploadLife)
+			if err != nil && ctx.Err() == nil {
+				log.Warn("unfinished uploads are not cleaned", "store", st.Name, "error", err)
+			} else if n > 0 {
+				log.Info("unfinished uploads of crashed writers aborted", "store", st.Name, "uploads", n)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
 }
 
 func (r *recovery) run(ctx context.Context) {

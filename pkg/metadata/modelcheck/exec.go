@@ -61,7 +61,6 @@ type Actor struct {
 	status  status
 	pending step
 	history uint64 // of every step and its result
-	ids     uint64 // random numbers drawn
 	tick    int64  // changes made: its clock
 	doomed  bool   // unwinds at its next step
 }
