@@ -177,8 +177,10 @@ func (w *stream) append(p []byte) (err error) {
 }
 
 // fail makes err the end of the stream: its handle gets it from now on, and
-// everybody else sees the old content. w.mu is held.
+// everybody else sees the old content. What it holds goes at once, since its
+// handle may stay open for long, and others wait for uploads. w.mu is held.
 func (w *stream) fail(err error) error {
+	w.release()
 	w.err = err
 	w.failed.Store(true)
 	w.inode.commits.Add(1)

@@ -164,7 +164,7 @@ func (l Layout) ShardSize(key string, shard int) int64 {
 func (l Layout) HeaderSize(key string) int64 { return int64(shardHeaderSize(len(key), len(l.Pod))) }
 
 // ObjectRef names one object of a namespace. Chunk numbers the chunks of a multi
-// file from 1; 0 is an object on its own (uni, packed).
+// file from 0, which an object on its own (uni, packed) has too.
 type ObjectRef struct {
 	Object ObjectID
 	Chunk  uint32
