@@ -76,8 +76,23 @@ func TestKill(t *testing.T) {
 	closed, synced := content(200_000, 1), content(100_000, 2)
 	write(t, m.Join("closed"), closed)
 	write(t, m.Join("replaced"), closed)
+	killUnderWriters(t, m, synced)
+	m.Start()
+	wantContent(t, m.Join("closed"), closed)
+	wantContent(t, m.Join("synced"), synced)
+	wantContent(t, m.Join("replaced"), closed)
+}
+
+// killUnderWriters kills the daemon while one file has been synced and written on,
+// and another is being replaced. Nobody may fork meanwhile: the child would close
+// its copies of the descriptors on exec, and a close commits.
+func killUnderWriters(t *testing.T, m *testenv.Mount, synced []byte) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	s, err := os.Create(m.Join("synced"))
 	ok(t, err)
+	defer s.Close()
 	_, err = s.Write(synced)
 	ok(t, err)
 	ok(t, s.Sync())
@@ -91,11 +106,6 @@ func TestKill(t *testing.T) {
 	if err := r.Close(); err == nil {
 		t.Error("close on a dead mount succeeded")
 	}
-	s.Close()
-	m.Start()
-	wantContent(t, m.Join("closed"), closed)
-	wantContent(t, m.Join("synced"), synced)
-	wantContent(t, m.Join("replaced"), closed)
 }
 
 // TestSecondMount: what one mount closes, another one's next open sees.
