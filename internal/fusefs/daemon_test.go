@@ -121,6 +121,26 @@ func TestSecondMount(t *testing.T) {
 	}
 }
 
+// TestCutElsewhere cuts a file on one mount and lets it grow again, with the times
+// it had: another mount, whose kernel has its pages and sees no change of size or
+// time, reads zeros where bytes were.
+func TestCutElsewhere(t *testing.T) {
+	t.Parallel()
+	m := testenv.NewMount(t, testenv.Options{MountOptions: "attr_timeout=0,entry_timeout=0"})
+	n := m.Again(t)
+	data := content(100_000, 1)
+	write(t, m.Join("f"), data)
+	wantContent(t, n.Join("f"), data) // now in the page cache
+	fi, err := os.Stat(m.Join("f"))
+	ok(t, err)
+	ok(t, os.Truncate(m.Join("f"), 50_000))
+	ok(t, os.Truncate(m.Join("f"), 100_000))
+	ok(t, os.Chtimes(m.Join("f"), time.Time{}, fi.ModTime()))
+	clear(data[50_000:])
+	wantContent(t, n.Join("f"), data)
+	wantContent(t, m.Join("f"), data)
+}
+
 func TestDirectIO(t *testing.T) {
 	t.Parallel()
 	m := testenv.NewMount(t, testenv.Options{MountOptions: "direct_io"})

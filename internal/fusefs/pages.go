@@ -7,16 +7,16 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"marfs/pkg/namespace"
-	"marfs/pkg/objfmt"
 )
 
 // fileState is what a node knows of its open files. The kernel has one page cache
 // for an inode, whoever opened it and whatever they opened; so the cache belongs
-// to one content at a time, and a handle on any other goes around it.
+// to one content at a time, cut off at one place, and a handle on any other goes
+// around it.
 type fileState struct {
 	open   map[*handle]struct{}
-	pages  objfmt.ID // the content whose pages the kernel may have; zero: unknown
-	cached int       // open handles that use the page cache
+	pages  namespace.Bytes // whose pages the kernel may have; zero: unknown
+	cached int             // open handles that use the page cache
 }
 
 // handle is an open file.
@@ -52,7 +52,7 @@ func (n *node) newHandle(f *namespace.File, flags uint32) (*handle, uint32) {
 		// The application's own requests reach us whole.
 		return h, fuse.FOPEN_DIRECT_IO
 	}
-	if !n.fs.direct && n.claimPages(f.Content()) {
+	if !n.fs.direct && n.claimPages(f.Bytes()) {
 		h.cached = true
 		n.file.cached++
 		return h, fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
@@ -60,15 +60,15 @@ func (n *node) newHandle(f *namespace.File, flags uint32) (*handle, uint32) {
 	return h, fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH
 }
 
-// claimPages makes the page cache that of content, if no handle on another uses
+// claimPages makes the page cache that of want, if no handle on other bytes uses
 // it. The kernel drops the old pages before the open is answered: were it left to
 // do so after (without KEEP_CACHE), a second opener could read them. n.mu is held.
-func (n *node) claimPages(content objfmt.ID) bool {
+func (n *node) claimPages(want namespace.Bytes) bool {
 	s := n.file
 	switch {
-	case content.IsZero(): // being written here, or empty
+	case want.Content.IsZero(): // being written here, or empty
 		return false
-	case s.pages == content:
+	case s.pages == want:
 		return true
 	case s.cached > 0:
 		return false
@@ -76,7 +76,7 @@ func (n *node) claimPages(content objfmt.ID) bool {
 	if e := n.NotifyContent(0, 0); e != 0 && e != syscall.ENOENT {
 		return false
 	}
-	s.pages = content
+	s.pages = want
 	return true
 }
 
@@ -107,7 +107,7 @@ func (n *node) disown() (inUse bool) {
 	if n.file == nil {
 		return false
 	}
-	n.file.pages = objfmt.ID{}
+	n.file.pages = namespace.Bytes{}
 	return n.file.cached > 0
 }
 
@@ -154,7 +154,7 @@ func (h *handle) unregister() bool {
 	if h.cached {
 		s.cached--
 	} else if h.maps {
-		s.pages = objfmt.ID{} // it may have put pages of its own there
+		s.pages = namespace.Bytes{} // it may have put pages of its own there
 	}
 	h.released = true
 	return h.users == 0

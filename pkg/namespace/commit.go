@@ -35,8 +35,8 @@ func (w *stream) commitLocked(kind commitKind) error {
 		return w.fail(err)
 	}
 	w.dirty = false
-	content := w.slot.Content
-	w.all.Store(&content)
+	all := bytesOf(w.slot)
+	w.all.Store(&all)
 	w.inode.commits.Add(1)
 	return nil
 }
@@ -47,13 +47,13 @@ func (w *stream) changed() {
 	w.all.Store(nil)
 }
 
-// published is the content of the newest slot when it holds all that was written,
-// else zero. It does not wait for a commit under way.
-func (w *stream) published() objfmt.ID {
-	if id := w.all.Load(); id != nil {
-		return *id
+// published names the bytes of the newest slot when they are all that was written,
+// else nothing. It does not wait for a commit under way.
+func (w *stream) published() Bytes {
+	if b := w.all.Load(); b != nil {
+		return *b
 	}
-	return objfmt.ID{}
+	return Bytes{}
 }
 
 // publish ends the object being written, if there is one, and publishes all.

@@ -254,19 +254,25 @@ func (f *File) stored(ctx context.Context, size int64) (int64, error) {
 	return f.view.end(), nil
 }
 
-// Content is the id of the content that the file's readers get: pages cached for
-// it stay true as long as it is the same. Zero when that is not known: while this
-// mount has written what it has not published, or when the slot cannot be read.
-func (f *File) Content() objfmt.ID {
+// Bytes names the bytes that a file's readers get: a content, of which the first
+// Stored bytes count and the rest is zeros. Cutting a file changes the second.
+type Bytes struct {
+	Content objfmt.ID
+	Stored  int64
+}
+
+func bytesOf(s objfmt.Slot) Bytes { return Bytes{s.Content, s.Source.Stored} }
+
+// Bytes names what readers of the file get: pages cached for it stay true as long
+// as it is the same. Zero when that is not known: while this mount has written
+// what it has not published, or when the slot cannot be read.
+func (f *File) Bytes() Bytes {
 	if w := f.inode.live(); w != nil {
 		return w.published()
 	}
 	if err := f.look(context.Background()); err != nil {
-		return objfmt.ID{}
+		return Bytes{}
 	}
 	defer f.mu.RUnlock()
-	return f.view.content
+	return bytesOf(f.slot)
 }
-
-// Streaming says that the handle writes a new content in order: direct I/O is best.
-func (f *File) Streaming() bool { return f.writable() }

@@ -44,7 +44,7 @@ type stream struct {
 	slot    objfmt.Slot
 	ended   bool
 
-	all atomic.Pointer[objfmt.ID] // the newest slot's content if that is all that was written, else nil
+	all atomic.Pointer[Bytes] // the newest slot's, if they are all that was written, else nil
 
 	meta  sync.Mutex // guards size and mtime, so that stat never waits for stores
 	size  int64

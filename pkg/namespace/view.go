@@ -18,10 +18,9 @@ import (
 // view is one content of a file, ready to be read: pieces in order, zeros where
 // there are none.
 type view struct {
-	content objfmt.ID
-	size    int64
-	pieces  []piece
-	bodies  []mdfs.File // to be closed with the view
+	size   int64
+	pieces []piece
+	bodies []mdfs.File // to be closed with the view
 }
 
 // piece is a range of the file and where its bytes are: an object or a file of
@@ -51,7 +50,7 @@ func (s *space) object(ref objfmt.ObjectRef) (*objectSource, error) {
 
 // open makes the view of a slot.
 func (n *inode) open(ctx context.Context, slot objfmt.Slot) (*view, error) {
-	v := &view{content: slot.Content, size: slot.Size}
+	v := &view{size: slot.Size}
 	var err error
 	switch src := slot.Source; src.Kind {
 	case objfmt.SourceEmpty, "":
