@@ -99,6 +99,7 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 		err = h.wroteSetID(ctx)
 	}
 	if err != nil {
+		h.n.committed() // it may have ended what others saw of the file
 		return uint32(done), h.n.errno("write", err)
 	}
 	if h.sync {
@@ -134,9 +135,6 @@ func (h *handle) Fsync(ctx context.Context, _ uint32) syscall.Errno {
 }
 
 func (h *handle) commit(ctx context.Context, op string, fn func(context.Context) error) syscall.Errno {
-	if !h.write {
-		return 0
-	}
 	h.dirty.Store(false)
 	err := fn(context.WithoutCancel(ctx))
 	if err != nil {

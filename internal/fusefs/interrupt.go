@@ -3,6 +3,7 @@ package fusefs
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"strconv"
 	"time"
@@ -49,7 +50,7 @@ func dying(pid uint32) bool {
 	defer unix.Close(dir)
 	status, err := readStatus(dir)
 	if err != nil {
-		return true
+		return errors.Is(err, unix.ESRCH)
 	}
 	return pending(status, "SigPnd:") || pending(status, "ShdPnd:")
 }

@@ -88,7 +88,7 @@ func (f *FS) newSessionOf(ctx context.Context, fl *File, who Who, own objfmt.ID,
 	switch {
 	case base.State == objfmt.Open && base.Session == own:
 		s.ID, s.count = own, ownContents // it goes on, with a record from now
-	case busy(base):
+	case Busy(base):
 		return nil, fmt.Errorf("open by session %s: %w", base.Session, syscall.EBUSY)
 	}
 	fl.used.Store(true)

@@ -34,7 +34,7 @@ func (fl *File) truncate(who Who, n int64) error {
 	if err != nil {
 		return err
 	}
-	if busy(top) {
+	if Busy(top) {
 		return fmt.Errorf("open by session %s: %w", top.Session, syscall.EBUSY)
 	}
 	next, err := fl.cut(top, n)
@@ -97,7 +97,7 @@ func (fl *File) truncated(s objfmt.Slot, who Who) error {
 	return err
 }
 
-// busy reports whether a slot is held by a session that must not be disturbed. A
+// Busy reports whether a slot is held by a session that must not be disturbed. A
 // first slot that nothing was committed on holds nobody back: whoever publishes
 // on it simply was faster than its creator.
-func busy(s objfmt.Slot) bool { return s.State == objfmt.Open && !empty(s) }
+func Busy(s objfmt.Slot) bool { return s.State == objfmt.Open && !empty(s) }

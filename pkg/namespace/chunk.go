@@ -2,6 +2,7 @@ package namespace
 
 import (
 	"context"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 
@@ -9,24 +10,32 @@ import (
 	"marfs/pkg/repo"
 )
 
+// maxChunkAge is how long an object is written to: stores take unfinished uploads
+// that are older, by a good margin, for those of crashed writers.
+const maxChunkAge = 12 * time.Hour
+
 // chunkWriter uploads one object and checksums its content. It holds one of the
 // slots that bound how many there are at once.
 type chunkWriter struct {
 	slot   *semaphore.Weighted
+	old    *time.Timer      // fires after maxChunkAge
 	ref    objfmt.ObjectRef // its layout comes with close
 	w      *repo.Writer
 	length int64
 	sum    uint64
 }
 
-// newChunk takes over a slot, also when it fails.
-func (s *space) newChunk(ctx context.Context, p *Placement, ref objfmt.ObjectRef, slot *semaphore.Weighted) (*chunkWriter, error) {
+// newChunk takes over a slot, also when it fails. old is called when the object has
+// been written to for too long.
+func (s *space) newChunk(ctx context.Context, p *Placement, ref objfmt.ObjectRef, slot *semaphore.Weighted, old func(*chunkWriter)) (*chunkWriter, error) {
 	w, err := p.Repo.Create(ctx, ref.Key(s.cfg.Name))
 	if err != nil {
 		slot.Release(1)
 		return nil, err
 	}
-	return &chunkWriter{slot: slot, ref: ref, w: w}, nil
+	c := &chunkWriter{slot: slot, ref: ref, w: w}
+	c.old = time.AfterFunc(maxChunkAge, func() { old(c) })
+	return c, nil
 }
 
 func (c *chunkWriter) write(p []byte) error {
@@ -41,6 +50,7 @@ func (c *chunkWriter) write(p []byte) error {
 // close ends the object with its recovery trailer and waits until it is durable.
 // off is where its content begins in the file.
 func (c *chunkWriter) close(off int64, trailer []byte) (objfmt.Chunk, error) {
+	c.old.Stop()
 	defer c.slot.Release(1)
 	if _, err := c.w.Write(trailer); err != nil {
 		c.w.Abort()
@@ -55,6 +65,7 @@ func (c *chunkWriter) close(off int64, trailer []byte) (objfmt.Chunk, error) {
 }
 
 func (c *chunkWriter) abort() {
+	c.old.Stop()
 	c.w.Abort()
 	c.slot.Release(1)
 }

@@ -2,7 +2,6 @@ package namespace
 
 import (
 	"context"
-	"syscall"
 	"time"
 
 	"marfs/pkg/objfmt"
@@ -47,9 +46,9 @@ func (w *stream) changed() {
 	w.all.Store(nil)
 }
 
-// published names the bytes of the newest slot when they are all that was written,
-// else nothing. It does not wait for a commit under way.
-func (w *stream) published() Bytes {
+// bytes names those of the newest slot when they are all that was written, else
+// nothing. It does not wait for a commit under way.
+func (w *stream) bytes() Bytes {
 	if b := w.all.Load(); b != nil {
 		return *b
 	}
@@ -135,35 +134,50 @@ func (w *stream) source() (content objfmt.ID, src objfmt.Source, err error) {
 func (w *stream) finish() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.ended {
-		return nil
-	}
-	w.ended = true
 	err := w.commitLocked(commitEnd)
 	if err == nil && w.slot.State == objfmt.Open && w.sess != nil {
 		err = w.publish(commitEnd)
 	}
-	if e := w.end(err); err == nil {
+	if e := w.endSession(err); err == nil {
 		err = e
 	}
-	w.stop()
-	w.inode.writing.CompareAndSwap(w, nil)
-	w.inode.commits.Add(1)
+	w.leave(err)
 	return err
 }
 
-// end drops the session: undone when err says that its last bytes are in no slot.
-func (w *stream) end(err error) error {
+// leave makes room for the next stream. w.mu and inode.begin are held.
+func (w *stream) leave(err error) {
+	if err == nil {
+		err = errOver
+	}
+	w.stop()
+	w.inode.writing.Store(nil)
+	w.end(err)
+}
+
+// endSession drops the session: undone when err says that its last bytes are in
+// no slot.
+func (w *stream) endSession(err error) error {
 	w.release()
 	if w.sess == nil {
 		return nil
 	}
 	ctx, stop := context.WithTimeout(context.WithoutCancel(w.ctx), time.Minute)
 	defer stop()
-	if err != nil && w.slot.Nonce == w.base.Nonce {
+	if err != nil && !w.published() {
 		return w.sess.Abort(ctx)
 	}
 	return w.sess.End(ctx)
+}
+
+// published reports whether anything was committed. w.mu is held.
+func (w *stream) published() bool { return w.slot.Nonce != w.base.Nonce }
+
+// replaces reports whether a commit would replace a content that is still the file's.
+func (w *stream) replaces() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.base.Size > 0 && !w.published()
 }
 
 // release gives up what is in memory and under way.
@@ -177,17 +191,13 @@ func (w *stream) release() {
 	w.spool = spool{}
 }
 
-// abandon ends a stream whose content another handle replaces from the start.
+// abandon ends a stream whose content is replaced from the start, or given up.
+// The caller holds inode.begin.
 func (w *stream) abandon() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.ended {
-		return nil
-	}
-	w.ended = true
-	err := w.end(syscall.ESTALE)
-	w.stop()
-	w.inode.writing.CompareAndSwap(w, nil)
+	err := w.endSession(errOver)
+	w.leave(nil)
 	return err
 }
 

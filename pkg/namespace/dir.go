@@ -89,11 +89,16 @@ func (d *Dir) who(c Caller, name string) metadata.Who {
 	return metadata.Who{Cred: c.Cred, Path: d.join(name)}
 }
 
+// blksize is what programs are told to read and write at once: the metadata
+// filesystem's own, often 4 KiB, would make each buffer of theirs a request.
+const blksize = 256 << 10
+
 // show turns a metadata filesystem's stat into what users see.
 func (s *space) show(st *mdfs.Stat) Attr {
 	metadata.StatOf(st)
 	if st.Mode&syscall.S_IFMT == syscall.S_IFREG {
 		s.inodes.overlay(st)
+		st.Blksize = blksize
 	}
 	st.Ino ^= s.inoKey
 	return *st
@@ -239,7 +244,7 @@ func (e *Entries) Next() (Entry, error) {
 	}
 	n := e.dir.node.children[e.overlay]
 	e.overlay++
-	return Entry{Name: n.name, Ino: n.ino, Type: syscall.S_IFDIR, Next: overlayPos + int64(e.overlay)}, nil
+	return Entry{Name: n.name, Ino: n.shownIno(), Type: syscall.S_IFDIR, Next: overlayPos + int64(e.overlay)}, nil
 }
 
 // SeekTo continues at an Entry's Next, or at the start with 0.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"marfs/pkg/mdfs"
@@ -19,6 +20,9 @@ type File struct {
 	who   metadata.Who
 	flags int
 
+	emptied uint64                 // inode.emptied when it was opened
+	part    atomic.Pointer[stream] // the write that it took part in last
+
 	mu    sync.RWMutex // guards what is read from; held shared while reading
 	view  *view
 	ahead *readAhead
@@ -30,6 +34,9 @@ type File struct {
 
 func (f *File) writable() bool { return f.flags&syscall.O_ACCMODE != syscall.O_RDONLY }
 func (f *File) readable() bool { return f.flags&syscall.O_ACCMODE != syscall.O_WRONLY }
+
+// changes: O_TRUNC changes the content also of a file opened for reading.
+func (f *File) changes() bool { return f.writable() || f.flags&syscall.O_TRUNC != 0 }
 
 // Create makes and opens a new file. One that is there is opened instead, unless
 // flags hold O_EXCL.
@@ -74,7 +81,7 @@ func (d *Dir) created(ctx context.Context, c Caller, name string, flags uint32, 
 
 func (d *Dir) file(c Caller, name string, flags int, n *inode) *File {
 	f := &File{space: d.space, inode: n, who: d.who(c, name), flags: flags}
-	n.writerCame(f)
+	n.opened(f)
 	return f
 }
 
@@ -108,7 +115,7 @@ func (d *Dir) Open(ctx context.Context, c Caller, name string, flags uint32) (*F
 	}
 	f := d.file(c, name, int(flags), n)
 	if flags&syscall.O_TRUNC != 0 {
-		err = f.restart(ctx, f)
+		err = f.empty(ctx)
 	} else if f.readable() && n.live() == nil {
 		err = f.refresh(ctx)
 	}
@@ -152,22 +159,34 @@ func (d *Dir) openInode(ctx context.Context, c Caller, name string, flags uint32
 	}
 }
 
-// restart begins a new, empty content in place of whatever is there or being
-// written. Only owner may write it; nil: whoever writes first.
-func (f *File) restart(ctx context.Context, owner *File) error {
+// empty is O_TRUNC: it begins a new content that handles opened before have no
+// part in.
+func (f *File) empty(ctx context.Context) error {
 	n := f.inode
 	n.begin.Lock()
 	defer n.begin.Unlock()
+	n.emptied++
+	f.emptied = n.emptied
+	return f.restart(ctx)
+}
+
+// restart begins a new, empty content in place of whatever is there or being
+// written. inode.begin is held.
+func (f *File) restart(ctx context.Context) error {
+	n := f.inode
 	if w := n.writing.Load(); w != nil {
 		if err := w.abandon(); err != nil {
 			return err
 		}
 	}
 	base, err := n.meta.Newest(ctx)
+	if err == nil && metadata.Busy(base) {
+		err = syscall.EBUSY
+	}
 	if err != nil {
 		return err
 	}
-	n.newStream(owner, f.who, base, base.Size > 0)
+	f.part.Store(n.newStream(f.who, base, base.Size > 0))
 	return nil
 }
 
@@ -191,11 +210,11 @@ func (f *File) stream(ctx context.Context) (*stream, error) {
 			"namespace", f.space.cfg.Name, "path", f.who.Path, "uid", f.who.UID)
 		return nil, syscall.EOPNOTSUPP
 	}
-	return n.newStream(f, f.who, base, false), nil
+	return n.newStream(f.who, base, false), nil
 }
 
-// WriteAt writes at off, which must be the end of what is written or beyond it:
-// EOPNOTSUPP otherwise. ESTALE: another handle has begun the file anew.
+// WriteAt writes at off, which must be the end of what is written or a little
+// beyond it: EOPNOTSUPP otherwise. ESTALE: another open has emptied the file.
 func (f *File) WriteAt(ctx context.Context, c Caller, p []byte, off int64) (int, error) {
 	if err := f.space.allow(c, WD, "write", f.who.Path); err != nil {
 		return 0, err
@@ -203,26 +222,37 @@ func (f *File) WriteAt(ctx context.Context, c Caller, p []byte, off int64) (int,
 	if !f.writable() {
 		return 0, pathError("write", f.who.Path, syscall.EBADF)
 	}
-	w, err := f.stream(ctx)
-	if err != nil {
-		return 0, pathError("write", f.who.Path, errno(err))
+	for {
+		w, err := f.stream(ctx)
+		if err != nil {
+			return 0, pathError("write", f.who.Path, errno(err))
+		}
+		n, err := w.write(ctx, f, p, off)
+		if !errors.Is(err, errOver) {
+			return n, f.space.dataError("write", f.who.Path, err)
+		}
 	}
-	n, err := w.write(f, p, off)
-	return n, f.space.dataError("write", f.who.Path, err)
 }
 
-// Commit makes everything written durable and visible to others: flush, fsync.
-func (f *File) Commit(ctx context.Context) error { return f.commit(commitSync) }
+// Commit makes everything written durable and visible to others: fsync of any
+// handle of the file.
+func (f *File) Commit(ctx context.Context) error {
+	return f.commit(f.inode.writing.Load(), commitSync)
+}
 
-// Flush is Commit for close(2) of one descriptor of the file, perhaps the last.
-func (f *File) Flush(ctx context.Context) error { return f.commit(commitFlush) }
+// Flush is Commit of what f took part in, for close(2) of one of its descriptors,
+// perhaps the last.
+func (f *File) Flush(ctx context.Context) error { return f.commit(f.part.Load(), commitFlush) }
 
-func (f *File) commit(kind commitKind) error {
-	w := f.inode.writing.Load()
-	if w == nil || !f.writable() {
+func (f *File) commit(w *stream, kind commitKind) error {
+	if w == nil {
 		return nil
 	}
-	return f.space.dataError("commit", f.who.Path, w.commit(kind))
+	err := w.commit(kind)
+	if errors.Is(err, errOver) {
+		return nil // it was committed, or begun anew since
+	}
+	return f.space.dataError("commit", f.who.Path, err)
 }
 
 // Close releases the file; the last handle that may write ends the stream.
@@ -257,8 +287,11 @@ func (f *File) ReadAt(ctx context.Context, c Caller, p []byte, off int64) (int, 
 }
 
 func (f *File) read(ctx context.Context, p []byte, off int64) (int, error) {
-	if w := f.inode.live(); w != nil {
+	for w := f.inode.live(); w != nil; w = f.inode.live() {
 		v, err := w.view()
+		if err != nil && w.over.Load() {
+			continue // it has failed or ended meanwhile
+		}
 		if err != nil {
 			return 0, err
 		}

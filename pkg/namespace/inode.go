@@ -2,9 +2,13 @@ package namespace
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
+
+	"golang.org/x/sync/errgroup"
 
 	"marfs/pkg/mdfs"
 	"marfs/pkg/metadata"
@@ -21,30 +25,33 @@ type inode struct {
 	// write, so that readers know when to look again.
 	commits atomic.Uint64
 	writing atomic.Pointer[stream] // the write in progress, or nil
-	begin   sync.Mutex             // serialises what sets writing; guards writers
-	writers int                    // open handles that may write
+
+	begin   sync.Mutex // serialises what sets writing and ends it; guards what follows
+	writers int        // open handles that may change the content
+	emptied uint64     // how often an open has emptied the file
 }
 
 // live is the write in progress whose bytes readers on this mount see; nil when
 // there is none, or it failed.
 func (n *inode) live() *stream {
-	if w := n.writing.Load(); w != nil && !w.failed.Load() {
+	if w := n.writing.Load(); w != nil && !w.over.Load() {
 		return w
 	}
 	return nil
 }
 
-func (n *inode) writerCame(f *File) {
-	if f.writable() {
-		n.begin.Lock()
+func (n *inode) opened(f *File) {
+	n.begin.Lock()
+	defer n.begin.Unlock()
+	f.emptied = n.emptied
+	if f.changes() {
 		n.writers++
-		n.begin.Unlock()
 	}
 }
 
 // writerGone ends the write in progress with the last handle that may write.
 func (n *inode) writerGone(f *File) error {
-	if !f.writable() {
+	if !f.changes() {
 		return nil
 	}
 	n.begin.Lock()
@@ -129,18 +136,30 @@ func (t *inodeTable) overlay(st *mdfs.Stat) {
 // closeAll ends the writes in progress, when the FS closes under open files.
 func (t *inodeTable) closeAll() error {
 	t.mu.Lock()
-	var open []*inode
-	for _, n := range t.byIno {
-		open = append(open, n)
-	}
+	open := slices.Collect(maps.Values(t.byIno))
 	t.mu.Unlock()
-	var errs []error
-	for _, n := range open {
-		n.begin.Lock()
-		if w := n.writing.Load(); w != nil {
-			errs = append(errs, w.finish())
-		}
-		n.begin.Unlock()
+	errs := make([]error, len(open))
+	var g errgroup.Group
+	g.SetLimit(maxUploads)
+	for i, n := range open {
+		g.Go(func() error { errs[i] = n.leave(); return nil })
 	}
+	_ = g.Wait() // the errors are in errs
 	return errors.Join(errs...)
+}
+
+// leave ends the write in progress under the handles that are open. What would
+// replace a content and was never committed is given up: nobody has said that it
+// is whole. Of a new file there is nothing to lose.
+func (n *inode) leave() error {
+	n.begin.Lock()
+	defer n.begin.Unlock()
+	w := n.writing.Load()
+	switch {
+	case w == nil:
+		return nil
+	case w.replaces():
+		return w.abandon()
+	}
+	return w.finish()
 }

@@ -2,6 +2,7 @@ package namespace
 
 import (
 	"context"
+	"errors"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -196,19 +197,43 @@ func (f *File) truncate(ctx context.Context, c Caller, n int64) error {
 }
 
 func (f *File) resize(ctx context.Context, n int64) error {
-	if w := f.inode.writing.Load(); w != nil {
-		if n == 0 && w.pos() > 0 {
-			return f.restart(ctx, nil)
+	for {
+		w := f.inode.writing.Load()
+		if w == nil || n == 0 {
+			done, err := f.cut(ctx, n)
+			if done || err != nil {
+				return err
+			}
+			continue
 		}
-		return w.extend(n)
+		if err := w.extend(ctx, f, n); !errors.Is(err, errOver) {
+			return err
+		}
 	}
+}
+
+// cut truncates where nobody is writing, or to nothing. Not done and no error:
+// somebody has begun to write.
+func (f *File) cut(ctx context.Context, n int64) (done bool, err error) {
 	f.inode.begin.Lock()
 	defer f.inode.begin.Unlock()
+	w := f.inode.writing.Load()
+	switch {
+	case w != nil && n > 0:
+		return false, nil
+	case w != nil && w.pos() > 0:
+		if err := f.restart(ctx); err != nil {
+			return false, err
+		}
+		return true, f.part.Load().commit(commitSync)
+	case w != nil:
+		return true, nil
+	}
 	if err := f.space.cfg.Meta.Truncate(ctx, f.inode.meta, f.who, n); err != nil {
-		return err
+		return false, err
 	}
 	f.inode.commits.Add(1)
-	return nil
+	return true, nil
 }
 
 // Allocate is fallocate(2). Room cannot be reserved in object stores, and holes
@@ -268,7 +293,7 @@ func bytesOf(s objfmt.Slot) Bytes { return Bytes{s.Content, s.Source.Stored} }
 // what it has not published, or when the slot cannot be read.
 func (f *File) Bytes() Bytes {
 	if w := f.inode.live(); w != nil {
-		return w.published()
+		return w.bytes()
 	}
 	if err := f.look(context.Background()); err != nil {
 		return Bytes{}

@@ -3,6 +3,7 @@ package namespace
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,8 +28,9 @@ type stream struct {
 	ctx   context.Context // of uploads: they outlive the requests that feed them
 	stop  context.CancelFunc
 
+	emptied uint64 // inode.emptied when it began: handles with less have no part in it
+
 	mu      sync.Mutex // guards all below; held while writes wait for the stores
-	owner   *File      // the handle that writes
 	sess    *metadata.Session
 	content objfmt.ID  // of a uni file; the session gives it out
 	place   *Placement // nil while bytes are held back
@@ -39,10 +41,9 @@ type stream struct {
 	spooled bool           // what follows goes to the spool
 	spool   spool
 	dirty   bool        // something is not committed
-	err     error       // the stream failed: the old content stays
-	failed  atomic.Bool // err is set; read without mu
+	err     error       // what every call gets from now on: it failed, or errOver
+	over    atomic.Bool // err is set; read without mu
 	slot    objfmt.Slot
-	ended   bool
 
 	all atomic.Pointer[Bytes] // the newest slot's, if they are all that was written, else nil
 
@@ -60,11 +61,18 @@ type spool struct {
 	named bool // by a published slot: then written only while that slot is open
 }
 
+// errOver is a stream that has ended, well or because the file was begun anew.
+// Callers look for the file's content again; nobody else sees it.
+var errOver = errors.New("the write has ended")
+
+// errEmptied is a write by a handle whose file another open has emptied since.
+var errEmptied = fmt.Errorf("another open has emptied the file meanwhile: %w", syscall.ESTALE)
+
 // newStream starts a content that replaces base; fresh says that it differs from
-// base as it stands, which is empty.
-func (n *inode) newStream(owner *File, who metadata.Who, base objfmt.Slot, fresh bool) *stream {
+// base as it stands, which is empty. n.begin is held.
+func (n *inode) newStream(who metadata.Who, base objfmt.Slot, fresh bool) *stream {
 	ctx, stop := context.WithCancel(context.Background())
-	w := &stream{inode: n, who: who, base: base, ctx: ctx, stop: stop, owner: owner,
+	w := &stream{inode: n, who: who, base: base, ctx: ctx, stop: stop, emptied: n.emptied,
 		slot: base, dirty: fresh, mtime: time.Now(), fixed: !fresh}
 	if p := n.space.cfg.Placement; len(p) == 1 {
 		w.place = &p[0]
@@ -102,24 +110,21 @@ func (w *stream) setMTime(m mdfs.TimeSet) {
 	w.meta.Unlock()
 }
 
-// write appends p at off. A gap is filled with zeros; going back is EOPNOTSUPP.
-func (w *stream) write(f *File, p []byte, off int64) (int, error) {
+// write appends p at off, after zeros where that leaves a gap.
+func (w *stream) write(ctx context.Context, f *File, p []byte, off int64) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	pos := w.pos()
 	switch {
-	case w.ended || w.owner != nil && f != w.owner && f.flags&syscall.O_APPEND == 0:
-		return 0, syscall.ESTALE // another handle has begun the file anew
 	case w.err != nil:
 		return 0, w.err
-	case off < pos:
-		return 0, syscall.EOPNOTSUPP
+	case f.emptied < w.emptied && f.flags&syscall.O_APPEND == 0:
+		return 0, errEmptied
 	}
-	w.owner = f
-	w.changed()
-	if err := w.zeros(off - pos); err != nil {
+	f.part.Store(w)
+	if err := w.fillTo(ctx, off); err != nil {
 		return 0, err
 	}
+	w.changed()
 	if err := w.append(p); err != nil {
 		return 0, err
 	}
@@ -127,31 +132,38 @@ func (w *stream) write(f *File, p []byte, off int64) (int, error) {
 }
 
 // extend makes the file n bytes long, with zeros.
-func (w *stream) extend(n int64) error {
+func (w *stream) extend(ctx context.Context, f *File, n int64) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch pos := w.pos(); {
-	case w.err != nil:
+	if w.err != nil {
 		return w.err
-	case n < pos:
-		return syscall.EOPNOTSUPP
-	default:
-		if n > pos {
-			w.changed()
-		}
-		return w.zeros(n - pos)
 	}
+	f.part.Store(w)
+	return w.fillTo(ctx, n)
 }
+
+// maxGap bounds the zeros that one call may have stored.
+const maxGap = 1 << 30
 
 var zeroBlock [256 << 10]byte
 
-func (w *stream) zeros(n int64) error {
-	for n > 0 {
-		k := min(n, int64(len(zeroBlock)))
-		if err := w.append(zeroBlock[:k]); err != nil {
+// fillTo stores zeros from the end of what is written to off, as long as ctx
+// lives. Going back, and far ahead, is EOPNOTSUPP. w.mu is held.
+func (w *stream) fillTo(ctx context.Context, off int64) error {
+	switch gap := off - w.pos(); {
+	case gap < 0:
+		return fmt.Errorf("at %d, not at the end, %d: %w", off, w.pos(), syscall.EOPNOTSUPP)
+	case gap > maxGap:
+		return fmt.Errorf("at %d, more than %d beyond the end, %d: %w", off, maxGap, w.pos(), syscall.EOPNOTSUPP)
+	}
+	for left := off - w.pos(); left > 0; left = off - w.pos() {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n -= k
+		w.changed()
+		if err := w.append(zeroBlock[:min(left, int64(len(zeroBlock)))]); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -181,10 +193,15 @@ func (w *stream) append(p []byte) (err error) {
 // handle may stay open for long, and others wait for uploads. w.mu is held.
 func (w *stream) fail(err error) error {
 	w.release()
-	w.err = err
-	w.failed.Store(true)
-	w.inode.commits.Add(1)
+	w.end(err)
 	return err
+}
+
+// end makes err what every call gets from now on. w.mu is held.
+func (w *stream) end(err error) {
+	w.err = err
+	w.over.Store(true)
+	w.inode.commits.Add(1)
 }
 
 // hold keeps bytes back while the file may still be small enough for a
@@ -269,8 +286,20 @@ func (w *stream) openChunk(slot *semaphore.Weighted) (err error) {
 		return err
 	}
 	ref := objfmt.ObjectRef{Object: w.sess.Object, Chunk: uint32(len(w.chunks))}
-	w.chunk, err = w.inode.space.newChunk(w.ctx, w.place, ref, slot)
+	w.chunk, err = w.inode.space.newChunk(w.ctx, w.place, ref, slot, w.old)
 	return err
+}
+
+// old ends an object short that a slow or idle program has kept open for too long.
+func (w *stream) old(c *chunkWriter) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.chunk != c {
+		return
+	}
+	if err := w.drain(); err != nil {
+		_ = w.inode.space.dataError("write", w.who.Path, w.fail(err)) // for the log; the next call gets it
+	}
 }
 
 // closeChunk ends the chunk being uploaded and waits until it is durable.

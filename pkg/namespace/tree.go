@@ -75,6 +75,15 @@ func (t *treeNode) enter(name string) *treeNode {
 	return t.children[i]
 }
 
+// shownIno is the inode number that stat of the directory shows, but where the
+// namespace around it has a real one of the name.
+func (t *treeNode) shownIno() uint64 {
+	if t.space != nil {
+		return t.space.root ^ t.space.inoKey
+	}
+	return t.ino
+}
+
 // attr is what a synthetic directory shows.
 func (t *treeNode) attr() Attr {
 	ts := syscall.NsecToTimespec(t.born.UnixNano())
