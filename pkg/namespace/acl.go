@@ -5,7 +5,6 @@ import (
 	"slices"
 	"syscall"
 
-	"marfs/pkg/mdfs"
 	"marfs/pkg/metadata"
 )
 
@@ -14,42 +13,35 @@ import (
 // chmod are (metadata.FS.DiskMode): an unprivileged daemon must go on writing slots.
 const accessACL = "system.posix_acl_access"
 
-// aclFile is the file that an ACL is of.
-type aclFile struct {
-	stat  func() (mdfs.Stat, error)
-	set   func(acl []byte) error
-	chmod func(mode uint32) error
-}
-
-// setACL sets the ACL of f.
-func (s *space) setACL(f aclFile, acl []byte) error {
-	at, err := s.ownersRights(f, acl)
+// setACL sets the ACL of x.
+func (s *space) setACL(x attributed, acl []byte) error {
+	at, err := s.ownersRights(x, acl)
 	if err != nil {
 		return err
 	}
 	if at < 0 {
-		return f.set(acl)
+		return x.Setxattr(accessACL, acl, 0)
 	}
 	rights := uint32(acl[at] & 7)
 	acl = slices.Clone(acl)
 	acl[at] |= 6
-	if err := f.set(acl); err != nil {
+	if err := x.Setxattr(accessACL, acl, 0); err != nil {
 		return err
 	}
-	st, err := f.stat() // the ACL has changed the group's bits
+	st, err := x.Stat() // the ACL has changed the group's bits
 	if err != nil {
 		return err
 	}
-	return f.chmod(s.cfg.Meta.DiskMode(st.Mode&0o7077 | rights<<6))
+	return x.Chmod(s.cfg.Meta.DiskMode(st.Mode&0o7077 | rights<<6))
 }
 
 // shownACL turns the ACL that is kept into the one that users see.
-func (s *space) shownACL(f aclFile, acl []byte) ([]byte, error) {
-	at, err := s.ownersRights(f, acl)
+func (s *space) shownACL(x attributed, acl []byte) ([]byte, error) {
+	at, err := s.ownersRights(x, acl)
 	if err != nil || at < 0 {
 		return acl, err
 	}
-	st, err := f.stat()
+	st, err := x.Stat()
 	metadata.StatOf(&st)
 	acl[at] = acl[at]&^7 | byte(st.Mode>>6&7)
 	return acl, err
@@ -57,12 +49,12 @@ func (s *space) shownACL(f aclFile, acl []byte) ([]byte, error) {
 
 // ownersRights returns where in an ACL the owner's rights are: after 4 bytes of
 // version, entries of tag 2, rights 2 and id 4. -1: nowhere, or nothing is to be done.
-func (s *space) ownersRights(f aclFile, acl []byte) (at int, err error) {
+func (s *space) ownersRights(x attributed, acl []byte) (at int, err error) {
 	const version, entry, userObj = 4, 8, 1
 	if s.cfg.Meta.DiskMode(0) == 0 {
 		return -1, nil // a privileged daemon keeps modes as they are
 	}
-	st, err := f.stat()
+	st, err := x.Stat()
 	if err != nil || st.Mode&syscall.S_IFMT != syscall.S_IFREG {
 		return -1, err
 	}

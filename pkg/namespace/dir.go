@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"math"
-	"strings"
 	"syscall"
 
 	"marfs/pkg/mdfs"
@@ -275,9 +274,4 @@ func (d *Dir) Statfs(ctx context.Context) (syscall.Statfs_t, error) {
 		return syscall.Statfs_t{Bsize: 4096, Frsize: 4096, Namelen: 255}, nil
 	}
 	return d.space.cfg.Meta.MD().Statfs()
-}
-
-// hidden reports whether users may not see or touch an xattr.
-func hidden(attr string) bool {
-	return metadata.Reserved(attr) || strings.ContainsRune(attr, 0)
 }

@@ -3,6 +3,7 @@ package namespace_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -539,12 +540,56 @@ func TestReservedXattrsAreInvisible(t *testing.T) {
 	if err := d.Removexattr(ctx, me, "f", "user.marfs.v1"); !errors.Is(err, syscall.EPERM) {
 		t.Errorf("remove: %v", err)
 	}
-	if err := d.Setxattr(ctx, me, "f", "user.big", make([]byte, 3000), 0); !errors.Is(err, syscall.ENOSPC) {
-		t.Errorf("xattrs that leave no room for slots: %v", err)
-	}
 	if err := d.Setxattr(ctx, me, "f", "user.note", []byte("hi"), 0); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestXattrsLeaveRoom: no attribute of a user's may keep the file's slots out.
+func TestXattrsLeaveRoom(t *testing.T) {
+	w := newWorld(t)
+	d := dir(t, w.node("a"), "/proj")
+	put(t, d, "f", []byte("data"))
+	if _, err := d.Mkdir(ctx, me, "d", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f := open(t, d, "f", syscall.O_RDONLY)
+	defer f.Close()
+	const access, inherited = "system.posix_acl_access", "system.posix_acl_default"
+	wantErrno(t, "user xattr", d.Setxattr(ctx, me, "f", "user.big", make([]byte, 3000), 0), syscall.ENOSPC)
+	wantErrno(t, "ACL", d.Setxattr(ctx, me, "f", access, acl(300), 0), syscall.ENOSPC)
+	wantErrno(t, "ACL of an open file", f.Setxattr(ctx, me, access, acl(300), 0), syscall.ENOSPC)
+	wantErrno(t, "default ACL", d.Setxattr(ctx, me, "d", inherited, acl(300), 0), syscall.ENOSPC)
+	for _, err := range []error{
+		d.Setxattr(ctx, me, "f", "user.half", make([]byte, 1000), 0),
+		d.Setxattr(ctx, me, "f", access, acl(50), 0),
+		d.Setxattr(ctx, me, "d", inherited, acl(50), 0),
+	} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	wantErrno(t, "ACL beside another", d.Setxattr(ctx, me, "f", access, acl(200), 0), syscall.ENOSPC)
+	put(t, d, "f", []byte("goes on"))
+}
+
+// acl names n users; getfacl(1) shows its form.
+func acl(n int) []byte {
+	b := []byte{2, 0, 0, 0}
+	entry := func(tag, rights uint16, id uint32) {
+		b = binary.LittleEndian.AppendUint16(b, tag)
+		b = binary.LittleEndian.AppendUint16(b, rights)
+		b = binary.LittleEndian.AppendUint32(b, id)
+	}
+	const nobody = 1<<32 - 1
+	entry(0x01, 6, nobody) // the owner
+	for i := range n {
+		entry(0x02, 4, uint32(10_000+i))
+	}
+	entry(0x04, 4, nobody) // the group
+	entry(0x10, 4, nobody) // the mask
+	entry(0x20, 4, nobody) // others
+	return b
 }
 
 func TestNothingIsLeftOfACleanWrite(t *testing.T) {

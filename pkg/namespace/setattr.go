@@ -56,10 +56,11 @@ func (d *Dir) Setattr(ctx context.Context, c Caller, name string, s SetAttr) (a 
 		s.Size = nil
 	}
 	err = d.enterAttr(c, RM|s.needs(), "setattr", name, func() error {
-		if err := d.change(self(name), s); err != nil {
+		x := d.named(name)
+		if err := d.space.change(x, s); err != nil {
 			return err
 		}
-		st, err := d.md.Lstat(self(name))
+		st, err := x.Stat()
 		a = d.space.show(&st)
 		return err
 	})
@@ -67,37 +68,6 @@ func (d *Dir) Setattr(ctx context.Context, c Caller, name string, s SetAttr) (a 
 		d.space.inodes.setMTime(a.Ino^d.space.inoKey, s.Mtime)
 	}
 	return a, err
-}
-
-// change applies all but the size, as the thread's identity. Owner before mode:
-// chown clears the set-id bits that a mode may want.
-func (d *Dir) change(name string, s SetAttr) error {
-	if uid, gid, any := s.owner(); any {
-		if err := d.md.Lchown(name, uid, gid); err != nil {
-			return err
-		}
-	}
-	if s.Mode != nil {
-		if err := d.chmod(name, *s.Mode); err != nil {
-			return err
-		}
-	}
-	if s.times() {
-		return d.md.Lchtimes(name, s.Atime, s.Mtime)
-	}
-	return nil
-}
-
-// chmod sets the mode, of a regular file as it is kept on disk.
-func (d *Dir) chmod(name string, mode uint32) error {
-	st, err := d.md.Lstat(name)
-	if err != nil {
-		return err
-	}
-	if st.Mode&syscall.S_IFMT == syscall.S_IFREG {
-		mode = d.space.cfg.Meta.DiskMode(mode)
-	}
-	return d.md.Chmod(name, mode)
 }
 
 // setMTime keeps a user's time for a file that is being written.
@@ -156,7 +126,7 @@ func (f *File) Setattr(ctx context.Context, c Caller, s SetAttr) (Attr, error) {
 			return Attr{}, err
 		}
 	}
-	err := f.space.cfg.Meta.MD().As(c.Cred, func() error { return f.change(s) })
+	err := f.space.cfg.Meta.MD().As(c.Cred, func() error { return f.space.change(f.inode.meta.Inode(), s) })
 	if err != nil {
 		return Attr{}, err
 	}
@@ -164,24 +134,6 @@ func (f *File) Setattr(ctx context.Context, c Caller, s SetAttr) (Attr, error) {
 		f.space.inodes.setMTime(f.inode.ino, s.Mtime)
 	}
 	return f.Stat(ctx)
-}
-
-func (f *File) change(s SetAttr) error {
-	in := f.inode.meta.Inode()
-	if uid, gid, any := s.owner(); any {
-		if err := in.Chown(uid, gid); err != nil {
-			return err
-		}
-	}
-	if s.Mode != nil {
-		if err := in.Chmod(f.space.cfg.Meta.DiskMode(*s.Mode)); err != nil {
-			return err
-		}
-	}
-	if s.times() {
-		return in.Chtimes(s.Atime, s.Mtime)
-	}
-	return nil
 }
 
 // truncate sets the size: of a file that is being written in order only up, of

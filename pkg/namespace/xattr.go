@@ -9,42 +9,52 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"marfs/pkg/mdfs"
+	"marfs/pkg/metadata"
 )
 
-// self maps the empty name, which means the directory itself in Setattr and the
-// xattr calls, to the metadata filesystem's word for it.
-func self(name string) string {
-	if name == "" {
-		return "."
-	}
-	return name
+// hidden reports whether users may not see or touch an xattr.
+func hidden(attr string) bool {
+	return metadata.Reserved(attr) || strings.ContainsRune(attr, 0)
 }
 
-// Getxattr reads an extended attribute; a reserved one does not exist.
+func isACL(attr string) bool { return strings.HasPrefix(attr, "system.posix_acl_") }
+
+// Getxattr reads an extended attribute; a reserved one does not exist. The empty
+// name is the directory itself, here and below.
 func (d *Dir) Getxattr(ctx context.Context, c Caller, name, attr string) (v []byte, err error) {
 	if hidden(attr) || d.md == nil {
 		return nil, pathError("getxattr", name, unix.ENODATA)
 	}
 	err = d.enterAttr(c, RM, "getxattr", name, func() error {
-		v, err = d.md.Getxattr(self(name), attr)
-		err = noACL(attr, err)
-		if err == nil && attr == accessACL {
-			v, err = d.space.shownACL(d.aclFile(name), v)
-		}
+		v, err = d.space.getxattr(d.named(name), attr)
 		return err
 	})
 	return v, err
 }
 
-// noACL turns the refusal of a metadata filesystem without ACLs into their
-// absence: the kernel asks for the ACL of each directory that a user passes, and
-// would refuse the way.
-func noACL(attr string, err error) error {
-	if strings.HasPrefix(attr, "system.posix_acl_") && errors.Is(err, unix.ENOTSUP) {
-		return unix.ENODATA
+// Getxattr is that of an open file, here and below.
+func (f *File) Getxattr(ctx context.Context, c Caller, attr string) (v []byte, err error) {
+	if hidden(attr) {
+		return nil, pathError("getxattr", f.who.Path, unix.ENODATA)
 	}
-	return err
+	err = f.enter(c, RM, "getxattr", func() error {
+		v, err = f.space.getxattr(f.inode.meta.Inode(), attr)
+		return err
+	})
+	return v, err
+}
+
+func (s *space) getxattr(x attributed, attr string) ([]byte, error) {
+	v, err := x.Getxattr(attr)
+	switch {
+	case isACL(attr) && errors.Is(err, unix.ENOTSUP):
+		// A metadata filesystem without ACLs has none: the kernel asks for the ACL
+		// of each directory that a user passes, and would refuse the way.
+		return nil, unix.ENODATA
+	case err == nil && attr == accessACL:
+		return s.shownACL(x, v)
+	}
+	return v, err
 }
 
 // Setxattr writes an extended attribute; reserved names are EPERM.
@@ -52,23 +62,69 @@ func (d *Dir) Setxattr(ctx context.Context, c Caller, name, attr string, v []byt
 	if hidden(attr) {
 		return pathError("setxattr", name, syscall.EPERM)
 	}
-	return d.enterAttr(c, WM, "setxattr", name, func() error {
-		if err := d.room(name, attr, v); err != nil {
-			return err
-		}
-		if attr == accessACL {
-			return d.space.setACL(d.aclFile(name), v)
-		}
-		return d.md.Setxattr(self(name), attr, v, flags)
-	})
+	return d.enterAttr(c, WM, "setxattr", name, func() error { return d.space.setxattr(d.named(name), attr, v, flags) })
 }
 
-func (d *Dir) aclFile(name string) aclFile {
-	return aclFile{
-		stat:  func() (mdfs.Stat, error) { return d.md.Lstat(self(name)) },
-		set:   func(acl []byte) error { return d.md.Setxattr(self(name), accessACL, acl, 0) },
-		chmod: func(mode uint32) error { return d.md.Chmod(name, mode) },
+// Setxattr writes an extended attribute; reserved names are EPERM.
+func (f *File) Setxattr(ctx context.Context, c Caller, attr string, v []byte, flags int) error {
+	if hidden(attr) {
+		return pathError("setxattr", f.who.Path, syscall.EPERM)
 	}
+	return f.enter(c, WM, "setxattr", func() error { return f.space.setxattr(f.inode.meta.Inode(), attr, v, flags) })
+}
+
+func (s *space) setxattr(x attributed, attr string, v []byte, flags int) error {
+	if err := s.room(x, attr, len(v)); err != nil {
+		return err
+	}
+	if attr == accessACL {
+		return s.setACL(x, v)
+	}
+	return x.Setxattr(attr, v, flags)
+}
+
+// room is ENOSPC when attr would leave no room on a regular file for its slots: on
+// the file itself, or as a directory's default ACL, which each new file gets.
+func (s *space) room(x attributed, attr string, size int) error {
+	limit := s.cfg.Meta.XattrRoom()
+	if limit == 0 || !strings.HasPrefix(attr, "user.") && !isACL(attr) {
+		return nil
+	}
+	st, err := x.Stat()
+	if err != nil {
+		return err
+	}
+	total := len(attr) + size
+	if st.Mode&syscall.S_IFMT == syscall.S_IFREG {
+		others, err := xattrSize(x, attr)
+		if err != nil {
+			return err
+		}
+		total += others
+	} else if !isACL(attr) {
+		return nil
+	}
+	if total > limit {
+		return unix.ENOSPC
+	}
+	return nil
+}
+
+// xattrSize is what the user's xattrs and ACLs of x but one take.
+func xattrSize(x attributed, but string) (total int, err error) {
+	names, err := x.Listxattr()
+	if err != nil {
+		return 0, err
+	}
+	for _, n := range names {
+		if hidden(n) || n == but || !strings.HasPrefix(n, "user.") && !isACL(n) {
+			continue
+		}
+		if v, err := x.Getxattr(n); err == nil { // else removed meanwhile, or not the caller's to read
+			total += len(n) + len(v)
+		}
+	}
+	return total, nil
 }
 
 // Listxattr lists the extended attributes but the reserved ones.
@@ -77,7 +133,16 @@ func (d *Dir) Listxattr(ctx context.Context, c Caller, name string) (out []strin
 		return nil, nil
 	}
 	err = d.enterAttr(c, RM, "listxattr", name, func() error {
-		out, err = d.md.Listxattr(self(name))
+		out, err = d.named(name).Listxattr()
+		return err
+	})
+	return slices.DeleteFunc(out, hidden), err
+}
+
+// Listxattr lists the extended attributes but the reserved ones.
+func (f *File) Listxattr(ctx context.Context, c Caller) (out []string, err error) {
+	err = f.enter(c, RM, "listxattr", func() error {
+		out, err = f.inode.meta.Inode().Listxattr()
 		return err
 	})
 	return slices.DeleteFunc(out, hidden), err
@@ -88,7 +153,15 @@ func (d *Dir) Removexattr(ctx context.Context, c Caller, name, attr string) erro
 	if hidden(attr) {
 		return pathError("removexattr", name, syscall.EPERM)
 	}
-	return d.enterAttr(c, WM, "removexattr", name, func() error { return d.md.Removexattr(self(name), attr) })
+	return d.enterAttr(c, WM, "removexattr", name, func() error { return d.named(name).Removexattr(attr) })
+}
+
+// Removexattr removes an extended attribute; reserved names are EPERM.
+func (f *File) Removexattr(ctx context.Context, c Caller, attr string) error {
+	if hidden(attr) {
+		return pathError("removexattr", f.who.Path, syscall.EPERM)
+	}
+	return f.enter(c, WM, "removexattr", func() error { return f.inode.meta.Inode().Removexattr(attr) })
 }
 
 // enterAttr is enter for attributes: they may be the directory's own, and names
@@ -100,38 +173,10 @@ func (d *Dir) enterAttr(c Caller, need Perm, op, name string, fn func() error) e
 	return d.enter(c, need, op, name, fn)
 }
 
-// room is ENOSPC when the user xattrs of a regular file would leave none for its slots.
-func (d *Dir) room(name, attr string, v []byte) error {
-	limit := d.space.cfg.Meta.XattrRoom()
-	if limit == 0 || name == "" || !strings.HasPrefix(attr, "user.") {
-		return nil
-	}
-	st, err := d.md.Lstat(name)
-	if err != nil || st.Mode&syscall.S_IFMT != syscall.S_IFREG {
+// enter is the preamble of an operation on the open file: permissions, then identity.
+func (f *File) enter(c Caller, need Perm, op string, fn func() error) error {
+	if err := f.space.allow(c, need, op, f.who.Path); err != nil {
 		return err
 	}
-	return room(limit, name, attr, v, func() ([]string, error) { return d.md.Listxattr(name) },
-		func(n string) ([]byte, error) { return d.md.Getxattr(name, n) })
-}
-
-func room(limit int, name, attr string, v []byte, list func() ([]string, error), get func(string) ([]byte, error)) error {
-	names, err := list()
-	if err != nil {
-		return err
-	}
-	total := len(attr) + len(v)
-	for _, n := range names {
-		if hidden(n) || n == attr || !strings.HasPrefix(n, "user.") {
-			continue
-		}
-		old, err := get(n)
-		if err != nil {
-			continue // removed meanwhile, or not the caller's to read
-		}
-		total += len(n) + len(old)
-	}
-	if total > limit {
-		return pathError("setxattr", name, syscall.ENOSPC)
-	}
-	return nil
+	return f.space.cfg.Meta.MD().As(c.Cred, fn)
 }
