@@ -78,12 +78,29 @@ func (h *handle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadRes
 	c := idOf(ctx)
 	kctx, stop := killable(ctx, c.PID)
 	defer stop()
-	got, err := h.file.ReadAt(kctx, c, dest, off)
+	got, done, err := h.file.Borrow(kctx, c, dest, off)
 	if err != nil && !errors.Is(err, io.EOF) {
+		done()
 		return nil, h.n.errno("read", err)
 	}
-	return fuse.ReadResultData(dest[:got]), 0
+	if len(got) == 0 { // go-fuse does not tell when it has sent nothing
+		done()
+		return fuse.ReadResultData(nil), 0
+	}
+	return lent{got, done}, 0
 }
+
+// lent is an answer to a read, in memory that goes back once it was sent. With
+// Slices, go-fuse takes the memory as it is, and calls Done after sending it.
+type lent struct {
+	data []byte
+	done func()
+}
+
+func (l lent) Bytes([]byte) ([]byte, fuse.Status) { return l.data, fuse.OK }
+func (l lent) Slices() ([][]byte, fuse.Status)    { return [][]byte{l.data}, fuse.OK }
+func (l lent) Size() int                          { return len(l.data) }
+func (l lent) Done()                              { l.done() }
 
 // Write writes.
 func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {

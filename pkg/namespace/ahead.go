@@ -45,30 +45,33 @@ func newReadAhead(v *view, budget *semaphore.Weighted) *readAhead {
 	return &readAhead{view: v, budget: budget, ctx: ctx, cancel: cancel, segments: map[int64]*segment{}}
 }
 
-// readAt is view.readAt with read-ahead for sequential readers.
-func (a *readAhead) readAt(ctx context.Context, p []byte, off int64) (int, error) {
+// borrow is view.readAt with read-ahead for sequential readers, whose segments it
+// lends, until done is called.
+func (a *readAhead) borrow(ctx context.Context, p []byte, off int64) (got []byte, done func(), err error) {
 	first, last := off/segmentSize, (off+int64(len(p))-1)/segmentSize
-	if first != last || len(p) == 0 || off >= a.view.size {
-		return a.view.readAt(ctx, p, off)
+	var seg *segment
+	if first == last && len(p) > 0 && off < a.view.size {
+		seg = a.want(first, off, int64(len(p)))
 	}
-	seg := a.want(first, off, int64(len(p)))
-	if seg == nil {
-		return a.view.readAt(ctx, p, off)
+	if seg != nil {
+		select {
+		case <-seg.done:
+		case <-ctx.Done():
+			a.put(seg)
+			return nil, keep, ctx.Err()
+		}
+		if seg.err == nil {
+			got = seg.data[min(off-first*segmentSize, int64(len(seg.data))):]
+			got = got[:min(len(got), len(p))]
+			if len(got) < len(p) {
+				err = io.EOF
+			}
+			return got, func() { a.put(seg) }, err
+		}
+		a.put(seg) // the reader's own error, in its own words
 	}
-	defer a.put(seg)
-	select {
-	case <-seg.done:
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	}
-	if seg.err != nil {
-		return a.view.readAt(ctx, p, off) // the reader's own error, in its own words
-	}
-	n := copy(p, seg.data[min(off-first*segmentSize, int64(len(seg.data))):])
-	if n < len(p) {
-		return n, io.EOF
-	}
-	return n, nil
+	n, err := a.view.readAt(ctx, p, off)
+	return p[:n], keep, err
 }
 
 // want returns the segment a sequential reader needs, having started it and those

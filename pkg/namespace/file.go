@@ -270,39 +270,52 @@ func (f *File) Close() (err error) {
 
 // ReadAt reads; io.EOF at the end as io.ReaderAt does.
 func (f *File) ReadAt(ctx context.Context, c Caller, p []byte, off int64) (int, error) {
-	if err := f.space.allow(c, RD, "read", f.who.Path); err != nil {
-		return 0, err
-	}
-	if !f.readable() {
-		return 0, pathError("read", f.who.Path, syscall.EBADF)
-	}
-	n, err := f.read(ctx, p, off)
-	if lost(err) { // moved or replaced on another node: look once more
-		n, err = f.reread(ctx, p, off)
-	}
-	if errors.Is(err, io.EOF) {
-		return n, io.EOF
-	}
-	return n, f.space.dataError("read", f.who.Path, err)
+	got, done, err := f.Borrow(ctx, c, p, off)
+	defer done()
+	return copy(p, got), err // got is p where nothing was lent
 }
 
-func (f *File) read(ctx context.Context, p []byte, off int64) (int, error) {
+// Borrow reads as ReadAt does into p, or lends what read-ahead holds already, which
+// saves a copy. got must not be changed, nor used after done was called.
+func (f *File) Borrow(ctx context.Context, c Caller, p []byte, off int64) (got []byte, done func(), err error) {
+	if err := f.space.allow(c, RD, "read", f.who.Path); err != nil {
+		return nil, keep, err
+	}
+	if !f.readable() {
+		return nil, keep, pathError("read", f.who.Path, syscall.EBADF)
+	}
+	got, done, err = f.read(ctx, p, off)
+	if lost(err) { // moved or replaced on another node: look once more
+		done()
+		got, done, err = f.reread(ctx, p, off)
+	}
+	if errors.Is(err, io.EOF) {
+		return got, done, io.EOF
+	}
+	return got, done, f.space.dataError("read", f.who.Path, err)
+}
+
+// keep is done for what was not lent.
+func keep() {}
+
+func (f *File) read(ctx context.Context, p []byte, off int64) (got []byte, done func(), err error) {
 	for w := f.inode.live(); w != nil; w = f.inode.live() {
 		v, err := w.view()
 		if err != nil && w.over.Load() {
 			continue // it has failed or ended meanwhile
 		}
 		if err != nil {
-			return 0, err
+			return nil, keep, err
 		}
 		defer v.close()
-		return v.readAt(ctx, p, off)
+		n, err := v.readAt(ctx, p, off)
+		return p[:n], keep, err
 	}
 	if err := f.look(ctx); err != nil {
-		return 0, err
+		return nil, keep, err
 	}
 	defer f.mu.RUnlock()
-	return f.ahead.readAt(ctx, p, off)
+	return f.ahead.borrow(ctx, p, off)
 }
 
 // look makes the view of the newest content, unless it is there. On success
@@ -352,16 +365,16 @@ func (f *File) drop() {
 }
 
 // reread reads the same content at its new place; ESTALE when it has none.
-func (f *File) reread(ctx context.Context, p []byte, off int64) (int, error) {
+func (f *File) reread(ctx context.Context, p []byte, off int64) (got []byte, done func(), err error) {
 	f.mu.Lock()
 	old := f.slot
 	f.drop()
 	f.mu.Unlock()
-	n, err := f.read(ctx, p, off)
+	got, done, err = f.read(ctx, p, off)
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	if lost(err) && f.slot.Content != old.Content {
-		return 0, syscall.ESTALE
+		err = syscall.ESTALE
 	}
-	return n, err
+	return got, done, err
 }

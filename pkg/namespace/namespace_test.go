@@ -245,6 +245,40 @@ func TestRandomReads(t *testing.T) {
 	}
 }
 
+// TestBorrow keeps what read-ahead has lent, while the file is closed and another
+// one is read.
+func TestBorrow(t *testing.T) {
+	w := newWorld(t)
+	d := dir(t, w.node("a"), "/proj")
+	want := random(7, 10<<20)
+	put(t, d, "f", want)
+	put(t, d, "other", random(8, 10<<20))
+	f := open(t, d, "f", syscall.O_RDONLY)
+	p := make([]byte, 1<<20)
+	var lent [][]byte
+	var ends []int
+	for off := 0; off < len(want); off += len(p) {
+		got, done, err := f.Borrow(ctx, me, p, int64(off))
+		if err != nil && err != io.EOF {
+			t.Fatal(err)
+		}
+		if len(got) > 0 && &got[0] != &p[0] {
+			lent, ends = append(lent, got), append(ends, off+len(got))
+			defer done()
+		}
+	}
+	if len(lent) < 5 {
+		t.Errorf("only %d of 10 reads were lent", len(lent))
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	get(t, d, "other")
+	for i, got := range lent {
+		same(t, "lent", got, want[ends[i]-len(got):ends[i]])
+	}
+}
+
 func TestOthersSeeTheOldContentUntilTheCommit(t *testing.T) {
 	w := newWorld(t)
 	a, b := dir(t, w.node("a"), "/proj"), dir(t, w.node("b"), "/proj")
