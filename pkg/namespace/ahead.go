@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 )
@@ -19,7 +20,7 @@ const (
 // way. Memory is taken from a budget shared by all files; without any left, and
 // for random reads, reads go straight to the view.
 type readAhead struct {
-	budget *semaphore.Weighted
+	budget *aheadBudget
 	view   *view
 	ctx    context.Context // ends the reads in the background
 	cancel context.CancelFunc
@@ -28,7 +29,62 @@ type readAhead struct {
 	next     int64      // where a sequential reader goes on
 	run      int64      // bytes read in sequence so far
 	segments map[int64]*segment
+	asked    time.Time // when the reader last wanted something
 	wg       sync.WaitGroup
+}
+
+// aheadBudget is the memory of all read-ahead. Readers that have not asked for a
+// while give theirs up when others want it: a program may hold a file open for days.
+type aheadBudget struct {
+	*semaphore.Weighted
+
+	mu      sync.Mutex // guards the rest; taken before no reader's
+	readers map[*readAhead]struct{}
+	swept   time.Time
+}
+
+// idleReader is how long a reader may ask for nothing before others get its memory.
+const idleReader = 2 * time.Second
+
+func newAheadBudget(bytes int64) *aheadBudget {
+	return &aheadBudget{Weighted: semaphore.NewWeighted(bytes), readers: map[*readAhead]struct{}{}}
+}
+
+// take gets memory for a segment of a reader, whose mu is held.
+func (b *aheadBudget) take() bool {
+	return b.TryAcquire(segmentSize) || b.sweep(time.Now()) && b.TryAcquire(segmentSize)
+}
+
+// sweep takes the segments of idle readers, once in a while. A reader whose mu is
+// held is not idle.
+func (b *aheadBudget) sweep(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now.Sub(b.swept) < idleReader/2 {
+		return false
+	}
+	b.swept = now
+	for a := range b.readers {
+		if a.mu.TryLock() {
+			if now.Sub(a.asked) >= idleReader {
+				a.forget(allSegments)
+			}
+			a.mu.Unlock()
+		}
+	}
+	return true
+}
+
+func (b *aheadBudget) join(a *readAhead) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.readers[a] = struct{}{}
+}
+
+func (b *aheadBudget) leave(a *readAhead) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.readers, a)
 }
 
 // segment is one aligned piece of the content, read or being read.
@@ -40,7 +96,7 @@ type segment struct {
 	gone bool
 }
 
-func newReadAhead(v *view, budget *semaphore.Weighted) *readAhead {
+func newReadAhead(v *view, budget *aheadBudget) *readAhead {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &readAhead{view: v, budget: budget, ctx: ctx, cancel: cancel, segments: map[int64]*segment{}}
 }
@@ -86,6 +142,7 @@ func (a *readAhead) want(i, off, n int64) *segment {
 		a.run = 0
 	}
 	a.next = max(off+n, min(a.next, off+n+segmentSize))
+	a.asked = time.Now()
 	if a.ctx.Err() != nil {
 		return nil
 	}
@@ -112,8 +169,11 @@ func (a *readAhead) start(i int64) *segment {
 		return seg
 	}
 	size := min(segmentSize, a.view.size-i*segmentSize)
-	if !a.budget.TryAcquire(segmentSize) {
+	if !a.budget.take() {
 		return nil
+	}
+	if len(a.segments) == 0 {
+		a.budget.join(a)
 	}
 	seg := &segment{done: make(chan struct{}), data: getSegment()[:size]}
 	a.segments[i] = seg
@@ -123,6 +183,9 @@ func (a *readAhead) start(i int64) *segment {
 	})
 	return seg
 }
+
+// allSegments is beyond all of them.
+const allSegments = 1 << 62
 
 // forget drops segments before i that are read; a.mu is held.
 func (a *readAhead) forget(i int64) {
@@ -164,8 +227,9 @@ func (a *readAhead) put(seg *segment) {
 func (a *readAhead) stop() {
 	a.cancel()
 	a.mu.Lock()
-	a.forget(1 << 62)
+	a.forget(allSegments)
 	a.mu.Unlock()
+	a.budget.leave(a) // nothing is started any more
 	a.wg.Wait()
 }
 

@@ -83,7 +83,7 @@ type FS struct {
 	spaces []*space
 	dirs   *dirCache
 	log    Logger
-	ahead  *semaphore.Weighted // bytes of read-ahead
+	ahead  *aheadBudget
 	small  *semaphore.Weighted // bytes held back by streams
 
 	uploads  *semaphore.Weighted // objects that streams write to
@@ -109,7 +109,7 @@ func New(o Options) (*FS, error) {
 		tree:  newTree(),
 		dirs:  newDirCache(1024, time.Second),
 		log:   o.Log,
-		ahead: semaphore.NewWeighted(o.ReadAhead),
+		ahead: newAheadBudget(o.ReadAhead),
 		small: semaphore.NewWeighted(smallBudget),
 
 		uploads:  semaphore.NewWeighted(maxUploads),

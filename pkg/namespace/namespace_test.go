@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"marfs/pkg/mdfs"
@@ -32,6 +33,7 @@ type world struct {
 	meta   string
 	stores []*faultstore.Store
 	chunk  int64
+	ahead  int64 // namespace.Options.ReadAhead
 	perms  namespace.Perm
 }
 
@@ -106,7 +108,8 @@ func (w *world) node(name string) *namespace.FS {
 		w.t.Fatal(err)
 	}
 	f, err := namespace.New(namespace.Options{
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Log:       slog.New(slog.NewTextHandler(io.Discard, nil)),
+		ReadAhead: w.ahead,
 		Namespaces: []namespace.Config{{
 			Name: "proj", Path: "/proj", Meta: m, Repos: map[string]*repo.Repo{"r": r}, Perms: w.perms,
 			Placement: []namespace.Placement{{Repo: r, RepoName: "r", ChunkSize: w.chunk}},
@@ -277,6 +280,38 @@ func TestBorrow(t *testing.T) {
 	for i, got := range lent {
 		same(t, "lent", got, want[ends[i]-len(got):ends[i]])
 	}
+}
+
+// TestIdleReader: a reader that has stopped asking gives its read-ahead to others.
+func TestIdleReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.ahead = 12 << 20
+		d := dir(t, w.node("a"), "/proj")
+		put(t, d, "f", random(7, 20<<20))
+		p := make([]byte, 1<<20)
+		lent := func(f *namespace.File, off int64) bool {
+			got, done, err := f.Borrow(ctx, me, p, off)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer done()
+			return &got[0] != &p[0]
+		}
+		idle, busy := open(t, d, "f", syscall.O_RDONLY), open(t, d, "f", syscall.O_RDONLY)
+		defer idle.Close()
+		defer busy.Close()
+		for off := int64(0); off < 4<<20; off += 1 << 20 {
+			lent(idle, off)
+		}
+		if lent(busy, 0) || lent(busy, 1<<20) {
+			t.Error("there was memory for both: the test shows nothing")
+		}
+		time.Sleep(5 * time.Second)
+		if !lent(busy, 2<<20) {
+			t.Error("an idle reader kept the memory")
+		}
+	})
 }
 
 func TestOthersSeeTheOldContentUntilTheCommit(t *testing.T) {
