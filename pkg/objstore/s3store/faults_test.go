@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -466,6 +467,61 @@ func TestListAnswers(t *testing.T) {
 			t.Errorf("%s: %q, %v; want %q, %v", test.name, got, last, test.want, test.err)
 		}
 	}
+}
+
+// pages answers ListObjectsV2 as S3 does, a thousand keys at a time.
+func pages(w http.ResponseWriter, r *http.Request, sorted []string) {
+	i, found := slices.BinarySearch(sorted, r.URL.Query().Get("start-after"))
+	if found {
+		i++
+	}
+	page := sorted[i:min(i+1000, len(sorted))]
+	answer := listing(page...)
+	if i+len(page) < len(sorted) {
+		answer = strings.Replace(answer, "false</IsTruncated>", "true</IsTruncated><NextContinuationToken>t</NextContinuationToken>", 1)
+	}
+	_, _ = io.WriteString(w, answer)
+}
+
+// Keys of others, which no key of ours can follow by its name, take up pages like ours.
+func TestListPassesForeignKeys(t *testing.T) {
+	var keys []string
+	for i := range 2500 {
+		keys = append(keys, fmt.Sprintf("Photos/IMG_%04d.JPG", i))
+	}
+	keys = append(keys, "ns/a", "ns/b")
+	f := newFake(t, func(w http.ResponseWriter, r *http.Request, _ int) { pages(w, r, keys) })
+	s := f.store(t)
+	for after, want := range map[string]string{"": "ns/a ns/b", "Photos/IMG_2000": "ns/a ns/b", "ns/a": "ns/b", "ns/aB": "ns/b"} {
+		var got []string
+		for info, err := range s.List(t.Context(), "", after) {
+			if err != nil {
+				t.Fatalf("after %q, in request %d: %v", after, f.seen("GET list-type"), err)
+			}
+			got = append(got, info.Key)
+		}
+		if have := strings.Join(got, " "); have != want {
+			t.Errorf("after %q: %s, want %s", after, have, want)
+		}
+	}
+}
+
+// A service that ignores where a page shall begin cannot make a listing endless.
+func TestListOfTheSamePage(t *testing.T) {
+	var keys []string
+	for i := range 1000 {
+		keys = append(keys, fmt.Sprintf("IMG_%04d.JPG", i))
+	}
+	f := newFake(t, func(w http.ResponseWriter, _ *http.Request, _ int) { _, _ = io.WriteString(w, listing(keys...)) })
+	cfg := f.config()
+	cfg.Retries = -1
+	for _, err := range open(t, cfg).List(t.Context(), "", "") {
+		if !errors.Is(err, objstore.ErrCorrupt) || f.seen("GET list-type") > 2 {
+			t.Fatalf("%d requests, %v; want 2, ErrCorrupt", f.seen("GET list-type"), err)
+		}
+		return
+	}
+	t.Error("the listing ended well")
 }
 
 // A crash of the service makes calls fail in time, and they work again after it.

@@ -22,7 +22,7 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[objsto
 		if !objstore.CheckPrefix(prefix) {
 			return
 		}
-		for last := after; ; {
+		for last := after[:keyLength(after)]; ; {
 			page, err := s.page(ctx, prefix, last)
 			if err != nil {
 				yield(objstore.Info{}, s.failed("list", prefix, err))
@@ -41,10 +41,9 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[objsto
 	}
 }
 
-// page returns up to pageKeys objects after last (and some before it, if it is
-// no key that S3 would understand); fewer only at the end.
-func (s *Store) page(ctx context.Context, prefix, last string) (page []objstore.Info, err error) {
-	start := last[:keyLength(last)]
+// page returns up to pageKeys objects after start, foreign ones too; fewer only
+// at the end. Each key is greater than the one before, so a listing goes on.
+func (s *Store) page(ctx context.Context, prefix, start string) (page []objstore.Info, err error) {
 	err = s.call(ctx, 0, func(ctx context.Context) error {
 		page = page[:0]
 		for o := range s.core.ListObjectsIter(ctx, s.cfg.Bucket, minio.ListObjectsOptions{
