@@ -92,8 +92,9 @@ func TestErrorClasses(t *testing.T) {
 		tries  int
 	}{
 		{404, "NoSuchKey", fs.ErrNotExist, 1},
-		{404, "", fs.ErrNotExist, 1},
+		{404, "", objstore.ErrUnavailable, 3},
 		{404, "NoSuchBucket", objstore.ErrUnavailable, 1},
+		{404, "NoSuchUpload", objstore.ErrUnavailable, 1},
 		{403, "AccessDenied", fs.ErrPermission, 1},
 		{403, "SignatureDoesNotMatch", fs.ErrPermission, 1},
 		{401, "", fs.ErrPermission, 1},
@@ -137,6 +138,77 @@ func TestErrorClasses(t *testing.T) {
 				check("delete", "DELETE", s.Delete(t.Context(), "k"), test.tries)
 			}
 		})
+	}
+}
+
+// A 404 of a proxy, and that of a service without the bucket, say nothing about objects.
+func TestStray404(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		serve func(w http.ResponseWriter)
+		want  error
+		text  string
+	}{
+		{"html", func(w http.ResponseWriter) {
+			w.Header().Set("Content-Type", "text/html")
+			w.WriteHeader(404)
+			_, _ = io.WriteString(w, "<html>no such host here</html>")
+		}, objstore.ErrUnavailable, "proxy"},
+		{"other XML", func(w http.ResponseWriter) {
+			w.WriteHeader(404)
+			_, _ = io.WriteString(w, "<Code>NoSuchKey</Code>")
+		}, objstore.ErrUnavailable, "proxy"},
+		{"bucket", func(w http.ResponseWriter) { refuse(w, 404, "NoSuchBucket") }, objstore.ErrUnavailable, "injected"},
+		{"object", func(w http.ResponseWriter) { refuse(w, 404, "NoSuchKey") }, fs.ErrNotExist, "injected"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := newFake(t, func(w http.ResponseWriter, _ *http.Request, _ int) { test.serve(w) })
+			cfg := f.config()
+			cfg.Retries = -1
+			s := open(t, cfg)
+			check := func(what string, err, want error) {
+				t.Helper()
+				missing := errors.Is(err, fs.ErrNotExist)
+				if !errors.Is(err, want) || missing != (want == fs.ErrNotExist) || !strings.Contains(err.Error(), test.text) {
+					t.Errorf("%s: %v, want %v with %q", what, err, want, test.text)
+				}
+			}
+			_, err := s.Get(t.Context(), "k", 0, 10)
+			check("get", err, test.want)
+			_, err = s.Get(t.Context(), "k", 0, 0)
+			check("get of nothing", err, test.want)
+			_, err = s.Stat(t.Context(), "k")
+			check("stat", err, test.want)
+			if test.want == fs.ErrNotExist {
+				return
+			}
+			check("delete", s.Delete(t.Context(), "k"), test.want)
+			check("put", s.Put(t.Context(), "k", strings.NewReader("x"), -1), test.want)
+			check("put of parts", s.Put(t.Context(), "k", bytes.NewReader(pattern(2<<20)), -1), test.want)
+			for _, err := range s.List(t.Context(), "", "") {
+				check("list", err, test.want)
+			}
+		})
+	}
+}
+
+// A HEAD that finds no object is not believed when a GET finds it.
+func TestStatOfObjectThatHeadMisses(t *testing.T) {
+	for _, data := range [][]byte{[]byte("x"), nil} {
+		whole := object{data, "e1", func(w http.ResponseWriter, body []byte, _ int) { _, _ = w.Write(body) }}
+		f := newFake(t, func(w http.ResponseWriter, r *http.Request, n int) {
+			switch {
+			case r.Method == http.MethodHead && n < 3:
+				refuse(w, 404, "")
+			case len(data) == 0 && r.Method == http.MethodGet:
+				refuse(w, 416, "InvalidRange")
+			default:
+				whole.serve(w, r, n)
+			}
+		})
+		if info, err := f.store(t).Stat(t.Context(), "k"); err != nil || info.Size != int64(len(data)) {
+			t.Errorf("%d bytes: %+v, %v", len(data), info, err)
+		}
 	}
 }
 
@@ -542,6 +614,10 @@ func TestServiceRestarts(t *testing.T) {
 		t.Errorf("put without a server: %v, want ErrUnavailable", err)
 	}
 	server.Restart()
+	cfg.Bucket = "no-such-bucket"
+	if _, err := open(t, cfg).Stat(t.Context(), "k"); !errors.Is(err, objstore.ErrUnavailable) || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "bucket does not exist") {
+		t.Errorf("stat in a missing bucket: %v, want ErrUnavailable that says so", err)
+	}
 	if got, err := readAll(t.Context(), s, 0, -1); !bytes.Equal(got, data) || err != nil {
 		t.Errorf("after a restart: %d bytes, %v; want %d", len(got), err, len(data))
 	}

@@ -25,6 +25,10 @@ const (
 
 var errTimeout = errors.New("no answer in time")
 
+// errStray404 replaces what minio-go makes of a 404 without an S3 error in it: a
+// missing object, or bucket.
+var errStray404 = errors.New("answer 404 without an S3 error: it may come from a proxy, or the endpoint is no S3 service")
+
 // call makes one request for n bytes, with a deadline, until it succeeds, fails
 // for good, or its attempts are used up.
 func (s *Store) call(ctx context.Context, n int64, request func(context.Context) error) error {
@@ -84,6 +88,9 @@ func pause(ctx context.Context, failures int) error {
 
 // judge wraps the error of a request in its class and says whether to try again.
 func (s *Store) judge(err error) (error, bool) {
+	if isStray404(err) {
+		err = errStray404
+	}
 	class, again := classOf(err)
 	switch code(err) {
 	case "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidAccessKeyId", "InvalidClientTokenId":
@@ -113,6 +120,8 @@ func classOf(err error) (class error, again bool) {
 	switch {
 	case errors.Is(err, objstore.ErrCorrupt):
 		return objstore.ErrCorrupt, true // what garbled the answer may have been on the way
+	case errors.Is(err, errStray404):
+		return objstore.ErrUnavailable, true
 	case errors.As(err, &answer) && answer.StatusCode != 0:
 		return classOfAnswer(answer)
 	case errors.As(err, &badCert):
@@ -126,9 +135,9 @@ func classOf(err error) (class error, again bool) {
 // classOfAnswer looks at S3's code first, which is exact, then at the status.
 func classOfAnswer(e minio.ErrorResponse) (class error, again bool) {
 	switch e.Code {
-	case minio.NoSuchKey, minio.NoSuchUpload, "NotFound":
+	case minio.NoSuchKey, "NotFound":
 		return fs.ErrNotExist, false
-	case minio.NoSuchBucket: // not a missing object: everything is missing
+	case minio.NoSuchBucket, minio.NoSuchUpload: // not a missing object
 		return objstore.ErrUnavailable, false
 	case "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull", "InsufficientCapacity", "ServiceQuotaExceeded":
 		return objstore.ErrNoSpace, false
@@ -139,8 +148,6 @@ func classOfAnswer(e minio.ErrorResponse) (class error, again bool) {
 		return fs.ErrInvalid, false
 	}
 	switch status := e.StatusCode; {
-	case status == http.StatusNotFound:
-		return fs.ErrNotExist, false
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		return fs.ErrPermission, false
 	case status == http.StatusInsufficientStorage:
@@ -153,6 +160,13 @@ func classOfAnswer(e minio.ErrorResponse) (class error, again bool) {
 		return objstore.ErrUnavailable, true
 	}
 	return objstore.ErrUnavailable, false
+}
+
+// isStray404 reports whether err is a 404 that holds no S3 error: a proxy's, or
+// the answer to a HEAD, which has no body.
+func isStray404(err error) bool {
+	var answer minio.ErrorResponse
+	return errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound && answer.XMLName.Local != "Error"
 }
 
 // code returns the S3 error code of err, or "".

@@ -199,12 +199,30 @@ func (s *Store) head(ctx context.Context, key string) (info minio.ObjectInfo, er
 	}
 	err = s.call(ctx, 0, func(ctx context.Context) error {
 		info, err = s.core.StatObject(ctx, s.cfg.Bucket, key, minio.StatObjectOptions{})
+		if isStray404(err) {
+			err = s.whyMissing(ctx, key)
+		}
 		if err == nil && info.Size < 0 {
 			err = fmt.Errorf("%w: answer without a length", objstore.ErrCorrupt)
 		}
 		return err
 	})
 	return info, err
+}
+
+// whyMissing asks for a byte of an object that HEAD answered with 404. That answer
+// has no body, so it tells neither whether S3 gave it nor whether the bucket is there.
+func (s *Store) whyMissing(ctx context.Context, key string) error {
+	var o minio.GetObjectOptions
+	o.Set("Range", "bytes=0-0")
+	body, _, _, err := s.core.GetObject(ctx, s.cfg.Bucket, key, o)
+	if err == nil {
+		body.Close()
+	}
+	if err == nil || isBeyondEnd(err) {
+		return errors.New("HEAD found no object, GET did")
+	}
+	return err
 }
 
 // Delete implements objstore.Store.
