@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode"
 
 	"marfs/internal/testenv"
 	"marfs/pkg/objstore"
@@ -138,6 +139,41 @@ func TestErrorClasses(t *testing.T) {
 				check("delete", "DELETE", s.Delete(t.Context(), "k"), test.tries)
 			}
 		})
+	}
+}
+
+// What a service says of its failures is short and of one line in our errors.
+func TestErrorTexts(t *testing.T) {
+	for name, test := range map[string]struct {
+		status int
+		body   string
+		want   string // in the text
+	}{
+		"page":    {503, "<html>\n" + strings.Repeat("<p>Service temporarily unavailable</p>\r\n", 100), `<html>\n<p>Service`},
+		"message": {403, "<Error><Code>AccessDenied</Code><Message>" + strings.Repeat("long ", 200_000) + "end</Message></Error>", "long end"},
+		"code":    {400, "<Error><Code>" + strings.Repeat("Odd", 200_000) + "</Code></Error>", "Odd"},
+		"escapes": {500, "<Error><Code>X</Code><Message>red \u0085\u202e\u2028 \xff</Message></Error>", ""},
+		"listing": {200, listing(strings.Repeat("z", 100_000), strings.Repeat("y", 100_000)), "listing has"},
+	} {
+		cfg := newFake(t, func(w http.ResponseWriter, _ *http.Request, _ int) {
+			w.WriteHeader(test.status)
+			_, _ = io.WriteString(w, test.body)
+		}).config()
+		cfg.Retries = -1
+		s := open(t, cfg)
+		errs := []error{s.Put(t.Context(), "k", strings.NewReader("x"), 1)}
+		for _, err := range s.List(t.Context(), "", "") {
+			errs = append(errs, err)
+		}
+		if test.status == 200 {
+			errs = errs[1:]
+		}
+		for _, err := range errs {
+			text := err.Error()
+			if len(text) > 500 || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) || !strings.Contains(text, test.want) {
+				t.Errorf("%s: %d bytes: %.600q", name, len(text), text)
+			}
+		}
 	}
 }
 

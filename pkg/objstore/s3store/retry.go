@@ -10,7 +10,10 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/minio/minio-go/v7"
 
@@ -21,6 +24,7 @@ const (
 	minRate  = 1 << 20 // bytes per second that a request may be slow to carry
 	minPause = 100 * time.Millisecond
 	maxPause = 5 * time.Second
+	maxText  = 300 // bytes of an error's text, about
 )
 
 var errTimeout = errors.New("no answer in time")
@@ -101,10 +105,33 @@ func (s *Store) judge(err error) (error, bool) {
 	if errors.Is(err, io.EOF) { // to a caller that would be the end of the object
 		err = fmt.Errorf("%w: %s", io.ErrUnexpectedEOF, err.Error())
 	}
-	if errors.Is(err, class) {
-		return err, again
+	if !errors.Is(err, class) {
+		err = fmt.Errorf("%w: %w", class, err)
 	}
-	return fmt.Errorf("%w: %w", class, err), again
+	return clipped{err}, again
+}
+
+// clipped is an error whose text may come from the service, at any length.
+type clipped struct{ err error }
+
+func (c clipped) Unwrap() error { return c.err }
+
+// Error returns the text without its middle when it is long, and with what is
+// not printable escaped: it goes into logs, lines and terminals.
+func (c clipped) Error() string {
+	text := c.err.Error()
+	if len(text) > maxText {
+		text = text[:maxText*2/3] + " ... " + text[len(text)-maxText/3:]
+	}
+	var b strings.Builder
+	for _, r := range text {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
 }
 
 // classOf returns the class of an error, which it may carry already.
