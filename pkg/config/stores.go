@@ -97,13 +97,16 @@ type late struct {
 // reached is a store behind an interface, for an atomic pointer.
 type reached struct{ objstore.Store }
 
-var _ objstore.Store = (*late)(nil)
+var (
+	_ objstore.Store   = (*late)(nil)
+	_ objstore.Cleaner = (*late)(nil)
+)
 
 // get returns the store, or tries to reach it. Only one caller tries, once in a
 // while; the others do not wait for it.
 func (l *late) get(ctx context.Context) (objstore.Store, error) {
 	if st := l.store.Load(); st != nil {
-		return st, nil
+		return st.Store, nil
 	}
 	if !l.mu.TryLock() {
 		return nil, fmt.Errorf("%w: being tried", objstore.ErrUnavailable)
@@ -114,7 +117,7 @@ func (l *late) get(ctx context.Context) (objstore.Store, error) {
 		l.tried = time.Now()
 	}
 	if st := l.store.Load(); st != nil {
-		return st, nil
+		return st.Store, nil
 	}
 	return nil, fmt.Errorf("%w: not reached since the start: %w", objstore.ErrUnavailable, l.cause)
 }
@@ -204,4 +207,16 @@ func (l *late) List(ctx context.Context, prefix, after string) iter.Seq2[objstor
 		}
 		st.List(ctx, prefix, after)(yield)
 	}
+}
+
+// Clean implements objstore.Cleaner. A store that is away is cleaned another time.
+func (l *late) Clean(ctx context.Context, olderThan time.Duration) (int, error) {
+	st, err := l.get(ctx)
+	if err != nil {
+		return 0, nil
+	}
+	if c, ok := st.(objstore.Cleaner); ok {
+		return c.Clean(ctx, olderThan)
+	}
+	return 0, nil
 }

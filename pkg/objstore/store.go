@@ -74,6 +74,15 @@ type Store interface {
 	List(ctx context.Context, prefix, after string) iter.Seq2[Info, error]
 }
 
+// Cleaner is a store in which crashed writers leave what no listing shows: files
+// or parts of objects that were never finished.
+type Cleaner interface {
+	// Clean removes what writers began more than olderThan ago and have not
+	// finished, and returns how many objects that would have been. It cannot tell
+	// a slow writer from a crashed one, so olderThan must be longer than any Put.
+	Clean(ctx context.Context, olderThan time.Duration) (int, error)
+}
+
 // Limits of keys: what the tightest store takes (S3: 1024 bytes in all; file
 // systems: 255 a name, of which temporary names need a few).
 const (

@@ -40,10 +40,6 @@ import (
 // tempDir holds files being written. No key can have this name.
 const tempDir = "~tmp"
 
-// staleTemp is when a temporary file must be a crashed writer's. A live writer
-// touches its file far more often.
-const staleTemp = 24 * time.Hour
-
 // Options of a store; the zero value is good.
 type Options struct {
 	// Timeout bounds one filesystem operation, beside a second for each 16 MiB
@@ -64,7 +60,10 @@ type Store struct {
 	synced map[string]struct{} // directories whose names are known to be durable
 }
 
-var _ objstore.Store = (*Store)(nil)
+var (
+	_ objstore.Store   = (*Store)(nil)
+	_ objstore.Cleaner = (*Store)(nil)
+)
 
 // Create makes the directory of a new store, durably. An existing one is no error.
 func Create(dir string) error {
@@ -88,8 +87,7 @@ func Create(dir string) error {
 	return errors.Join(parent.Sync(), parent.Close())
 }
 
-// Open opens the store in an existing directory, and removes what writers that
-// crashed more than a day ago left in it.
+// Open opens the store in an existing directory.
 func Open(dir string, o Options) (*Store, error) {
 	if o.Timeout == 0 {
 		o.Timeout = 30 * time.Second
@@ -101,18 +99,13 @@ func Open(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", classify(err))
 	}
-	s := &Store{
+	return &Store{
 		root:    root,
 		timeout: o.Timeout,
 		slots:   make(chan struct{}, o.MaxCalls),
 		batch:   batchNames,
 		synced:  make(map[string]struct{}),
-	}
-	if _, err := s.Clean(context.Background(), staleTemp); err != nil {
-		_ = root.Close()
-		return nil, fmt.Errorf("open store %s: %w", dir, err)
-	}
-	return s, nil
+	}, nil
 }
 
 // Close lets go of the directory. No call may follow.
@@ -155,37 +148,6 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 		return failed("delete", key, err)
 	}
 	return nil
-}
-
-// Clean removes temporary files not written to for olderThan, and returns how
-// many there were.
-func (s *Store) Clean(ctx context.Context, olderThan time.Duration) (int, error) {
-	limit := time.Now().Add(-olderThan)
-	return call(ctx, s, 0, func(ctx context.Context) (n int, err error) {
-		d, err := s.root.Open(tempDir)
-		if errors.Is(err, fs.ErrNotExist) {
-			return 0, nil
-		}
-		if err != nil {
-			return 0, err
-		}
-		defer d.Close()
-		names, err := d.Readdirnames(-1)
-		if err != nil {
-			return 0, err
-		}
-		for _, name := range names {
-			name = path.Join(tempDir, name)
-			fi, err := s.root.Lstat(name)
-			if err != nil || !fi.Mode().IsRegular() || fi.ModTime().After(limit) || ctx.Err() != nil {
-				continue // in use, gone, or nothing of ours
-			}
-			if s.root.Remove(name) == nil {
-				n++
-			}
-		}
-		return n, ctx.Err()
-	}, nil)
 }
 
 // check is what every call does before it touches anything.

@@ -67,22 +67,28 @@ func (s *Store) newTemp(ctx context.Context) (*temp, error) {
 	var id [16]byte
 	rand.Read(id[:])
 	t := &temp{ctx: ctx, s: s, name: path.Join(tempDir, hex.EncodeToString(id[:]))}
-	create := func(context.Context) (*os.File, error) {
-		f, err := s.root.OpenFile(t.name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if !errors.Is(err, fs.ErrNotExist) {
-			return f, err
-		}
-		if err := s.root.Mkdir(tempDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, err
-		}
-		return s.root.OpenFile(t.name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	}
 	var err error
-	t.f, err = call(ctx, s, 0, create, func(f *os.File) {
+	t.f, err = call(ctx, s, 0, func(context.Context) (*os.File, error) { return s.create(t.name) }, func(f *os.File) {
 		f.Close()
 		_ = s.root.Remove(t.name)
 	})
 	return t, vanished(err)
+}
+
+// create makes a temporary file, and locks it.
+func (s *Store) create(name string) (*os.File, error) {
+	f, err := s.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := s.root.Mkdir(tempDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+		f, err = s.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, _ = lock(f) // nobody else knows the file; where there are no locks its age must do
+	return f, nil
 }
 
 // fill copies r into the file. The buffer gathers small pieces and hands large

@@ -111,7 +111,7 @@ func (u *upload) finish(err error) error {
 		err = u.complete()
 	}
 	if err != nil {
-		// Best effort, also when the caller's context has ended; CleanUploads does the rest.
+		// Best effort, also when the caller's context has ended; Clean does the rest.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(u.caller), abortTimeout)
 		defer cancel()
 		_ = u.s.abort(ctx, u.key, u.id)

@@ -94,7 +94,10 @@ type Store struct {
 	parts    sync.Pool           // of *[]byte with room for a part
 }
 
-var _ objstore.Store = (*Store)(nil)
+var (
+	_ objstore.Store   = (*Store)(nil)
+	_ objstore.Cleaner = (*Store)(nil)
+)
 
 // New returns a store of cfg. It sends no request.
 func New(cfg Config) (*Store, error) {
