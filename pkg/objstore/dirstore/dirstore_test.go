@@ -211,6 +211,11 @@ func TestDirectoryRemoved(t *testing.T) {
 	if keys := keysOf(t, s); !slices.Equal(keys, []string{"ns/7f/b", "ns/7f/c"}) {
 		t.Errorf("list: %q", keys)
 	}
+	must(t, os.RemoveAll(filepath.Join(dir, "ns/7f")))
+	put(t, s, "ns/7f/d", "only its own directory was gone")
+	put(t, s, "ns/80/a", "x")
+	must(t, os.RemoveAll(filepath.Join(dir, "ns")))
+	put(t, s, "ns/81/a", "a new directory in one that is gone")
 	must(t, os.RemoveAll(dir))
 	err := s.Put(t.Context(), "ns/7f/d", strings.NewReader("x"), 1)
 	if !errors.Is(err, objstore.ErrUnavailable) || errors.Is(err, fs.ErrNotExist) {

@@ -148,25 +148,27 @@ func (t *temp) commit(ctx context.Context, key string) error {
 	if err := errors.Join(t.f.Sync(), t.f.Close()); err != nil {
 		return err
 	}
-	dir := path.Dir(key)
-	for again := range 2 {
-		if err := t.s.makeDir(dir); err != nil {
-			return err
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		err := t.s.root.Rename(t.name, key)
-		if errors.Is(err, fs.ErrNotExist) && again == 0 {
-			t.s.forgetDirs() // somebody removed the directory
-			continue
-		}
-		if err != nil {
-			return misplaced(vanished(err))
-		}
-		break
+	err := t.place(ctx, key)
+	if errors.Is(err, fs.ErrNotExist) { // somebody removed a directory that was there
+		t.s.forgetDirs()
+		err = t.place(ctx, key)
 	}
-	return vanished(t.s.syncDir(dir))
+	return vanished(err)
+}
+
+// place gives the file its name, durably.
+func (t *temp) place(ctx context.Context, key string) error {
+	dir := path.Dir(key)
+	if err := t.s.makeDir(dir); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := t.s.root.Rename(t.name, key); err != nil {
+		return misplaced(err)
+	}
+	return t.s.syncDir(dir)
 }
 
 // vanished is for a directory of the store that somebody removes under our
