@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,7 +40,9 @@ func (s Store) connect(ctx context.Context) (objstore.Store, error) {
 	if s.S3 != nil {
 		return s.S3.connect()
 	}
-	st, err := patiently(ctx, func() (*dirstore.Store, error) { return dirstore.Open(s.Dir, dirstore.Options{}) })
+	st, err := patiently(ctx, func() (*dirstore.Store, error) {
+		return dirstore.Open(s.Dir, dirstore.Options{Mark: objfmt.StoreIdentityKey})
+	})
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, errNoDirectory
@@ -77,16 +80,17 @@ func (s Store) create(ctx context.Context) error {
 	return dirstore.Create(s.Dir)
 }
 
-// lateRetry is the least time between two attempts to reach a store that could
-// not be reached at the start.
+// lateRetry is the least time between two attempts to reach a store that is away.
 const lateRetry = 5 * time.Second
 
-// late is a store that could not be reached at the start. Calls fail with
-// objstore.ErrUnavailable until one of the candidates answers with the identity
-// that belongs here; from then on it is that store.
+// late is a store that may come late, or go and come again. Calls fail with
+// objstore.ErrUnavailable while it is away; once one of the candidates answers with
+// the identity that belongs here, it is that store. It goes when its directory is
+// lost (see package dirstore): a disk was replaced.
 type late struct {
 	want       objfmt.StoreIdentity
 	candidates []Store
+	log        *slog.Logger
 
 	store atomic.Pointer[reached]
 	mu    sync.Mutex // held while trying; guards what follows
@@ -102,16 +106,25 @@ var (
 	_ objstore.Cleaner = (*late)(nil)
 )
 
+// lost returns why the store can never be used again, or nil.
+func (r *reached) lost() error {
+	if s, ok := r.Store.(*dirstore.Store); ok {
+		return s.Lost()
+	}
+	return nil
+}
+
 // get returns the store, or tries to reach it. Only one caller tries, once in a
 // while; the others do not wait for it.
 func (l *late) get(ctx context.Context) (objstore.Store, error) {
-	if st := l.store.Load(); st != nil {
+	if st := l.store.Load(); st != nil && st.lost() == nil {
 		return st.Store, nil
 	}
 	if !l.mu.TryLock() {
 		return nil, fmt.Errorf("%w: being tried", objstore.ErrUnavailable)
 	}
 	defer l.mu.Unlock()
+	l.letGo()
 	if l.store.Load() == nil && time.Since(l.tried) >= lateRetry {
 		l.try(ctx)
 		l.tried = time.Now()
@@ -119,7 +132,22 @@ func (l *late) get(ctx context.Context) (objstore.Store, error) {
 	if st := l.store.Load(); st != nil {
 		return st.Store, nil
 	}
-	return nil, fmt.Errorf("%w: not reached since the start: %w", objstore.ErrUnavailable, l.cause)
+	// Not %w: what is wrong with the store, such as that its identity does not
+	// exist, is not what is wrong with the object of the call.
+	return nil, fmt.Errorf("%w: %s", objstore.ErrUnavailable, l.cause.Error())
+}
+
+// letGo forgets a store that is lost.
+func (l *late) letGo() {
+	st := l.store.Load()
+	if st == nil || st.lost() == nil {
+		return
+	}
+	l.cause = st.lost()
+	l.log.Warn("store is not used any more", "error", l.cause,
+		"hint", "if a disk was replaced, run marfsctl init; it is used again when it has its identity")
+	l.store.Store(nil)
+	_ = closeStore(st.Store)
 }
 
 // try looks for the store among the candidates.
@@ -135,10 +163,14 @@ func (l *late) try(ctx context.Context) {
 		id, err := readIdentity(ctx, st)
 		if err == nil && id == l.want {
 			l.store.Store(&reached{st})
+			l.log.Info("store taken into use", "store", spec.String())
 			return
 		}
-		if err == nil {
+		switch {
+		case err == nil:
 			err = fmt.Errorf("%s: %w: it holds shard %d of repo %s, pod %s", spec, errForeign, id.Index, id.Repo, id.Pod)
+		case errors.Is(err, fs.ErrNotExist):
+			err = fmt.Errorf("%s: %w", spec, errNoIdentity)
 		}
 		l.cause = err
 		_ = closeStore(st) // nothing was written

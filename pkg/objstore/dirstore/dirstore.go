@@ -12,6 +12,14 @@
 // never mistaken for it. What is no regular file with a name that a key can
 // have is never listed and never served.
 //
+// # Replaced directories
+//
+// A directory that is held stays usable when its disk is unmounted or it is
+// renamed, but nobody else sees what is written there. So a Store looks every few
+// seconds, and after each write, whether its path still leads to the directory.
+// When it does not, the Store lets go of it for good: every call fails with
+// [ErrLost], and who wants the directory that is there now opens a new Store.
+//
 // # Deadlines
 //
 // A system call on a dead disk or file server cannot be cancelled. So each runs
@@ -47,17 +55,25 @@ type Options struct {
 	Timeout time.Duration
 	// MaxCalls bounds the operations under way, stuck ones included. 0: 64.
 	MaxCalls int
+	// Mark is the key of an object that tells whose store it is. When it was there
+	// at the start, and is not when directories have vanished, somebody emptied the
+	// store; then that is lost, too. "": none.
+	Mark string
 }
 
 // Store is an objstore.Store of one directory.
 type Store struct {
+	dir     string // absolute
 	root    *os.Root
+	mark    string // key of an object that was there at the start; "": none
 	timeout time.Duration
 	slots   chan struct{} // one element for each operation under way
 	batch   int           // names of one directory that a listing sorts at a time
 
-	mu     sync.Mutex          // guards synced
+	mu     sync.Mutex          // guards what follows
 	synced map[string]struct{} // directories whose names are known to be durable
+	looked time.Time           // when dir was last seen to lead to root
+	lost   error               // why root is closed; nil: it is not
 }
 
 var (
@@ -95,17 +111,28 @@ func Open(dir string, o Options) (*Store, error) {
 	if o.MaxCalls == 0 {
 		o.MaxCalls = 64
 	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", classify(err))
+	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", classify(err))
 	}
-	return &Store{
+	s := &Store{
+		dir:     dir,
 		root:    root,
 		timeout: o.Timeout,
 		slots:   make(chan struct{}, o.MaxCalls),
 		batch:   batchNames,
 		synced:  make(map[string]struct{}),
-	}, nil
+	}
+	if o.Mark != "" {
+		if _, err := root.Lstat(o.Mark); err == nil {
+			s.mark = o.Mark
+		}
+	}
+	return s, nil
 }
 
 // Close lets go of the directory. No call may follow.
@@ -132,6 +159,10 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 		return failed("delete", key, err)
 	}
 	err := s.do(ctx, 0, func(context.Context) error {
+		// What is not there, or goes, must not be that of a directory replaced.
+		if err := s.look(); err != nil {
+			return err
+		}
 		// Root.Remove would take an empty directory too.
 		if fi, err := s.root.Lstat(key); err != nil || fi.IsDir() {
 			return err

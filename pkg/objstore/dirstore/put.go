@@ -79,6 +79,9 @@ func (s *Store) newTemp(ctx context.Context) (*temp, error) {
 func (s *Store) create(name string) (*os.File, error) {
 	f, err := s.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
+		if err := s.lookForMark(); err != nil {
+			return nil, err
+		}
 		if err := s.root.Mkdir(tempDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
@@ -150,8 +153,14 @@ func (t *temp) commit(ctx context.Context, key string) error {
 	}
 	err := t.place(ctx, key)
 	if errors.Is(err, fs.ErrNotExist) { // somebody removed a directory that was there
+		if err := t.s.lookForMark(); err != nil {
+			return err
+		}
 		t.s.forgetDirs()
 		err = t.place(ctx, key)
+	}
+	if err == nil {
+		err = t.s.look() // whether others see it, too
 	}
 	return vanished(err)
 }
@@ -195,9 +204,9 @@ func misplaced(err error) error {
 func (t *temp) discard() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), time.Second)
 	defer cancel()
-	_ = t.s.do(ctx, 0, func(context.Context) error {
-		return errors.Join(t.f.Close(), t.s.root.Remove(t.name))
-	})
+	_, _ = run(ctx, t.s, 0, func(context.Context) (struct{}, error) { // of a lost store, too
+		return struct{}{}, errors.Join(t.f.Close(), t.s.root.Remove(t.name))
+	}, nil)
 }
 
 // makeDir makes dir and those above it, and sees to it that their names are
