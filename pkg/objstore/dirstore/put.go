@@ -27,6 +27,12 @@ const (
 
 var buffers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, bufferSize) }}
 
+// PutMemory is what each Put holds, in every store of this package.
+const PutMemory = bufferSize
+
+// PutMemory implements objstore.Buffered.
+func (s *Store) PutMemory() (each, shared int64) { return PutMemory, 0 }
+
 // Put implements objstore.Store.
 func (s *Store) Put(ctx context.Context, key string, r io.Reader, size int64) error {
 	if err := check(ctx, key); err != nil {

@@ -15,8 +15,8 @@
 // # Memory
 //
 // A body must be sendable twice, so a Put gathers it in one buffer: as long as
-// the object when that is known and small, else PartSize. Objects beyond it go
-// up in parts. To send one part while the next is filled, a Put may take further
+// the object when that is known and small; else one that doubles as the object
+// grows, up to PartSize. Objects beyond it go up in parts. To send one part while the next is filled, a Put may take further
 // buffers out of a common allowance (Config.Buffers); it never waits for one, so
 // Puts that depend on each other cannot block each other.
 //
@@ -95,8 +95,9 @@ type Store struct {
 }
 
 var (
-	_ objstore.Store   = (*Store)(nil)
-	_ objstore.Cleaner = (*Store)(nil)
+	_ objstore.Store    = (*Store)(nil)
+	_ objstore.Cleaner  = (*Store)(nil)
+	_ objstore.Buffered = (*Store)(nil)
 )
 
 // New returns a store of cfg. It sends no request.
