@@ -228,6 +228,35 @@ func TestStray404(t *testing.T) {
 	}
 }
 
+// A login page is no answer of S3, though its status says that all went well.
+func TestWebPage(t *testing.T) {
+	f := newFake(t, func(w http.ResponseWriter, r *http.Request, _ int) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Header().Set("ETag", `"e"`)
+		w.Header().Set("Last-Modified", "Mon, 02 Jan 2006 15:04:05 GMT")
+		_, _ = io.WriteString(w, "<html><p>Please log in.</p></html>")
+	})
+	s := f.store(t)
+	_, stat := s.Stat(t.Context(), "k")
+	_, get := s.Get(t.Context(), "k", 0, -1)
+	_, clean := s.Clean(t.Context(), 0)
+	errs := map[string]error{
+		"stat": stat, "get": get, "clean": clean, "list": nil,
+		"put":    s.Put(t.Context(), "k", strings.NewReader("x"), 1),
+		"delete": s.Delete(t.Context(), "k"),
+		"bucket": s.EnsureBucket(t.Context()),
+	}
+	for _, err := range s.List(t.Context(), "", "") {
+		errs["list"] = err
+	}
+	for what, err := range errs {
+		if !errors.Is(err, objstore.ErrUnavailable) || !strings.Contains(err.Error(), "web page") {
+			t.Errorf("%s: %v, want ErrUnavailable", what, err)
+		}
+	}
+}
+
 // A HEAD that finds no object is not believed when a GET finds it.
 func TestStatOfObjectThatHeadMisses(t *testing.T) {
 	for _, data := range [][]byte{[]byte("x"), nil} {

@@ -133,7 +133,7 @@ func New(cfg Config) (*Store, error) {
 	s.core, err = minio.NewCore(endpoint.Host, &minio.Options{
 		Creds:        s.creds,
 		Secure:       secure,
-		Transport:    limitAnswers{s.conns},
+		Transport:    answers{s.conns},
 		Region:       cfg.Region,
 		BucketLookup: lookup,
 		MaxRetries:   1,
