@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -255,9 +256,9 @@ func inOrder(members []*member) []*member {
 	return placed
 }
 
-// stores returns what the repo is made of: the pod's stores in the order of
-// their shards, with a late one for each that was not reached or is empty.
-func (ps *pods) stores(members []*member) (out []repo.Store) {
+// stores returns what the repo is made of: the pod's stores in the order of their
+// shards. One that was not reached or is empty is away for now.
+func (ps *pods) stores(members []*member, log *slog.Logger) (out []repo.Store) {
 	var missing []Store
 	for _, m := range members {
 		if !m.known() {
@@ -265,14 +266,20 @@ func (ps *pods) stores(members []*member) (out []repo.Store) {
 		}
 	}
 	for i, m := range inOrder(members) {
-		st := m.Store
-		if !m.known() {
-			if st.Store != nil {
-				_ = closeStore(st.Store) // nothing was written
+		l := &late{want: ps.identity(m.pod, i), candidates: []Store{m.spec},
+			log: log.With("repo", ps.repo.Name, "pod", m.pod.Name, "shard", i)}
+		if m.known() {
+			l.store.Store(&reached{m.Store.Store})
+		} else {
+			l.candidates, l.cause, l.tried = missing, m.err, time.Now()
+			if m.state == empty {
+				l.cause = errNoIdentity
 			}
-			st.Store = &late{want: ps.identity(m.pod, i), candidates: missing, cause: m.err, tried: time.Now()}
+			if m.Store.Store != nil {
+				_ = closeStore(m.Store.Store) // nothing was written
+			}
 		}
-		out = append(out, st)
+		out = append(out, repo.Store{Name: m.Name, Store: l})
 	}
 	return out
 }

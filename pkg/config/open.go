@@ -141,7 +141,7 @@ func (s *System) openRepos(ctx context.Context, log *slog.Logger) error {
 			errs = append(errs, err, ps.close())
 			continue
 		}
-		s.Repos[r.Name], err = repo.New(s.repoConfig(ps))
+		s.Repos[r.Name], err = repo.New(s.repoConfig(ps, log))
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
@@ -180,7 +180,7 @@ func (ps *pods) usable(log *slog.Logger) error {
 	return errors.Join(errs...)
 }
 
-func (s *System) repoConfig(ps *pods) repo.Config {
+func (s *System) repoConfig(ps *pods, log *slog.Logger) repo.Config {
 	r := ps.repo
 	c := repo.Config{
 		Name:     r.Name,
@@ -191,7 +191,7 @@ func (s *System) repoConfig(ps *pods) repo.Config {
 	}
 	for i, members := range ps.members {
 		pod := repo.Pod{Name: r.Pods[i].Name, Weight: r.Pods[i].Weight}
-		pod.Stores = ps.stores(members)
+		pod.Stores = ps.stores(members, log)
 		s.stores = append(s.stores, pod.Stores...)
 		c.Pods = append(c.Pods, pod)
 	}

@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -316,7 +317,7 @@ func TestMissingStoreIsToleratedAndComesBack(t *testing.T) {
 	if !strings.Contains(log.String(), "store cannot be reached") || !strings.Contains(log.String(), s.stores[1]) {
 		t.Errorf("logged %q", log.String())
 	}
-	st := ps.stores(ps.members[0])[1]
+	st := ps.stores(ps.members[0], slog.New(slog.DiscardHandler))[1]
 	if _, err := st.Stat(t.Context(), "x"); !errors.Is(err, objstore.ErrUnavailable) {
 		t.Errorf("away: %v", err)
 	}
@@ -349,7 +350,7 @@ func TestLateStoreGoesByIdentity(t *testing.T) {
 	if err := errors.Join(os.Rename(s.stores[1]+".away", s.stores[3]), os.Rename(s.stores[3]+".away", s.stores[1])); err != nil {
 		t.Fatal(err)
 	}
-	for i, st := range ps.stores(ps.members[0]) {
+	for i, st := range ps.stores(ps.members[0], slog.New(slog.DiscardHandler)) {
 		if l, ok := st.Store.(*late); ok {
 			closeAtEnd(t, l.Close)
 			l.tried = l.tried.Add(-lateRetry)
@@ -357,6 +358,62 @@ func TestLateStoreGoesByIdentity(t *testing.T) {
 		if id, err := readIdentity(t.Context(), st); err != nil || id.Index != i {
 			t.Errorf("place %d: shard %d, %v", i, id.Index, err)
 		}
+	}
+}
+
+// A disk is replaced, or a store emptied, while a mount is running: what is written
+// goes there once init has made it the store that is missing, and nowhere before.
+func TestReplacedStoreIsTakenIntoUse(t *testing.T) {
+	for name, replace := range map[string]func(dir string) error{
+		"other directory": func(dir string) error { return errors.Join(os.Rename(dir, dir+".old"), os.Mkdir(dir, 0o700)) },
+		"unmounted":       func(dir string) error { return os.Rename(dir, dir+".old") },
+		"emptied": func(dir string) error {
+			return errors.Join(os.RemoveAll(dir+"/x"), os.RemoveAll(dir+"/~tmp"), os.Remove(filepath.Join(dir, objfmt.StoreIdentityKey)))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, 2, 1)
+			s.init(t)
+			var log bytes.Buffer
+			sys, err := Open(t.Context(), s.config(t), Batch, slog.New(slog.NewTextHandler(&log, nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			closeAtEnd(t, sys.Close)
+			st := sys.stores[1].Store.(*late)
+			put := func(key string) error { return st.Put(t.Context(), key, strings.NewReader("x"), 1) }
+			if err := put("x/1"); err != nil {
+				t.Fatal(err)
+			}
+			if err := replace(s.stores[1]); err != nil {
+				t.Fatal(err)
+			}
+			for range 3 {
+				if err := put("x/2"); !errors.Is(err, objstore.ErrUnavailable) {
+					t.Errorf("put: %v, want ErrUnavailable", err)
+				}
+				if _, err := st.Stat(t.Context(), "x/1"); !errors.Is(err, objstore.ErrUnavailable) || errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("stat: %v, want ErrUnavailable alone", err)
+				}
+				st.mu.Lock()
+				st.tried = time.Time{}
+				st.mu.Unlock()
+			}
+			if made := s.init(t); !made[1].New {
+				t.Errorf("init gave %v", made)
+			}
+			if err := put("x/3"); err != nil {
+				t.Errorf("after init: %v", err)
+			}
+			if _, err := os.Stat(filepath.Join(s.stores[1], "x/3")); err != nil {
+				t.Errorf("what was put is elsewhere: %v", err)
+			}
+			for _, want := range []string{"store is not used any more", "marfsctl init", "store taken into use", s.stores[1]} {
+				if !strings.Contains(log.String(), want) {
+					t.Errorf("log has no %q: %s", want, log.String())
+				}
+			}
+		})
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"marfs/pkg/metadata"
 	"marfs/pkg/objfmt"
+	"marfs/pkg/objstore"
 )
 
 const (
@@ -45,32 +46,24 @@ func (s *System) startRecovery(log *slog.Logger) {
 		r := &recovery{meta: n.Meta, log: log.With("namespace", n.Name), watch: metadata.NewWatch(deadAfter), swept: time.Now()}
 		done.Go(func() { r.run(ctx) })
 	}
-	done.Go(func() { s.cleanUploads(ctx, log) })
+	done.Go(func() { s.cleanStores(ctx, log) })
 	s.stopRecovery = func() { stop(); done.Wait() }
 }
 
-// uploadLife is how old an unfinished upload must be before it is taken for a
-// crashed writer's: no object takes so long.
-const uploadLife = 48 * time.Hour
+// abandonedAfter is how old what a writer began in a store must be before it is
+// taken for a crashed one's. It is safe by construction: package namespace ends
+// every object within 12 hours, however slowly its file is written.
+const abandonedAfter = 48 * time.Hour
 
-// cleanUploads aborts what crashed writers left in stores that keep the parts of
-// unfinished uploads, now and every sweepEvery.
-func (s *System) cleanUploads(ctx context.Context, log *slog.Logger) {
+// cleanStores removes what crashed writers left in the stores, now and every
+// sweepEvery.
+func (s *System) cleanStores(ctx context.Context, log *slog.Logger) {
 	t := time.NewTicker(sweepEvery)
 	defer t.Stop()
 	for {
 		for _, st := range s.stores {
-			c, ok := st.Store.(interface {
-				CleanUploads(ctx context.Context, prefix string, olderThan time.Duration) (int, error)
-			})
-			if !ok {
-				continue
-			}
-			n, err := c.CleanUploads(ctx, "", uploadLife)
-			if err != nil && ctx.Err() == nil {
-				log.Warn("unfinished uploads are not cleaned", "store", st.Name, "error", err)
-			} else if n > 0 {
-				log.Info("unfinished uploads of crashed writers aborted", "store", st.Name, "uploads", n)
+			if c, ok := st.Store.(objstore.Cleaner); ok {
+				clean(ctx, c, log.With("store", st.Name))
 			}
 		}
 		select {
@@ -78,6 +71,16 @@ func (s *System) cleanUploads(ctx context.Context, log *slog.Logger) {
 			return
 		case <-t.C:
 		}
+	}
+}
+
+func clean(ctx context.Context, c objstore.Cleaner, log *slog.Logger) {
+	n, err := c.Clean(ctx, abandonedAfter)
+	if n > 0 {
+		log.Info("unfinished objects of crashed writers removed", "objects", n)
+	}
+	if err != nil && ctx.Err() == nil {
+		log.Warn("unfinished objects of crashed writers are not removed", "error", err)
 	}
 }
 

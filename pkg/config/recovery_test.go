@@ -1,7 +1,9 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,6 +73,48 @@ func TestAMountRecoversWhatADeadOneLeft(t *testing.T) {
 		time.Sleep(50 * time.Millisecond)
 	}
 	t.Errorf("still there: %v", work())
+}
+
+// What crashed writers left in the stores is removed, also from one that was not
+// there at the start.
+func TestAMountCleansItsStores(t *testing.T) {
+	s := newSite(t, 2, 1)
+	s.init(t)
+	long := time.Now().Add(-abandonedAfter - time.Hour)
+	file := func(i int) string { return filepath.Join(s.stores[i], "~tmp", "left") }
+	for i := range s.stores {
+		if err := errors.Join(os.WriteFile(file(i), nil, 0o600), os.Chtimes(file(i), long, long)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	away := s.stores[1] + ".away"
+	if err := os.Rename(s.stores[1], away); err != nil {
+		t.Fatal(err)
+	}
+	sys, _ := s.open(t)
+	removed := func(i int) bool {
+		_, err := os.Lstat(file(i))
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	for range 200 {
+		if removed(0) && removed(2) {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if !removed(0) || !removed(2) {
+		t.Error("the files of crashed writers are still there")
+	}
+	if err := os.Rename(away, s.stores[1]); err != nil {
+		t.Fatal(err)
+	}
+	l := sys.stores[1].Store.(*late)
+	l.mu.Lock()
+	l.tried = time.Time{}
+	l.mu.Unlock()
+	if n, err := l.Clean(t.Context(), abandonedAfter); n != 1 || err != nil || !removed(1) {
+		t.Errorf("store that came back: %d files removed, %v; want 1", n, err)
+	}
 }
 
 func dieWriting(t *testing.T, dir string) {

@@ -24,13 +24,19 @@ func (s *S3) connect() (*s3store.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s3store.New(s3store.Config{
+	c := s.config()
+	c.TLS = trust
+	return s3store.New(c)
+}
+
+// config is the store's, but for what has to be read from files.
+func (s *S3) config() s3store.Config {
+	return s3store.Config{
 		Endpoint:    s.Endpoint,
 		Bucket:      s.Bucket,
 		Region:      s.Region,
 		Credentials: s.keys,
-		TLS:         trust,
-	})
+	}
 }
 
 // create makes the bucket if it is not there.

@@ -106,6 +106,19 @@ func TestBuckets(t *testing.T) {
 	}
 }
 
+// What Puts hold in memory is known of stores that are away, too.
+func TestPutMemory(t *testing.T) {
+	dir, bucket := Store{Dir: "/d"}, Store{S3: &S3{Endpoint: "http://h:1", Bucket: "bbb"}}
+	for _, test := range []struct {
+		candidates   []Store
+		each, shared int64
+	}{{[]Store{dir}, 256 << 10, 0}, {[]Store{bucket}, 8 << 20, 64 << 20}, {[]Store{bucket, dir}, 8 << 20, 64 << 20}} {
+		if each, shared := (&late{candidates: test.candidates}).PutMemory(); each != test.each || shared != test.shared {
+			t.Errorf("%v: %d, %d; want %d, %d", test.candidates, each, shared, test.each, test.shared)
+		}
+	}
+}
+
 func TestMissingCredentialsAreNoEmptyStore(t *testing.T) {
 	s := newSite(t, 1, 1)
 	s.init(t)

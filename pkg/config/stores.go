@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,7 +40,9 @@ func (s Store) connect(ctx context.Context) (objstore.Store, error) {
 	if s.S3 != nil {
 		return s.S3.connect()
 	}
-	st, err := patiently(ctx, func() (*dirstore.Store, error) { return dirstore.Open(s.Dir, dirstore.Options{}) })
+	st, err := patiently(ctx, func() (*dirstore.Store, error) {
+		return dirstore.Open(s.Dir, dirstore.Options{Mark: objfmt.StoreIdentityKey})
+	})
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, errNoDirectory
@@ -47,6 +50,14 @@ func (s Store) connect(ctx context.Context) (objstore.Store, error) {
 		return nil, err
 	}
 	return st, nil
+}
+
+// putMemory is that of the store, connected or not.
+func (s Store) putMemory() (each, shared int64) {
+	if s.S3 != nil {
+		return s.S3.config().PutMemory()
+	}
+	return dirstore.PutMemory, 0
 }
 
 // patiently runs fn, which may be stuck in the kernel for ever, and waits for it
@@ -77,16 +88,17 @@ func (s Store) create(ctx context.Context) error {
 	return dirstore.Create(s.Dir)
 }
 
-// lateRetry is the least time between two attempts to reach a store that could
-// not be reached at the start.
+// lateRetry is the least time between two attempts to reach a store that is away.
 const lateRetry = 5 * time.Second
 
-// late is a store that could not be reached at the start. Calls fail with
-// objstore.ErrUnavailable until one of the candidates answers with the identity
-// that belongs here; from then on it is that store.
+// late is a store that may come late, or go and come again. Calls fail with
+// objstore.ErrUnavailable while it is away; once one of the candidates answers with
+// the identity that belongs here, it is that store. It goes when its directory is
+// lost (see package dirstore): a disk was replaced.
 type late struct {
 	want       objfmt.StoreIdentity
 	candidates []Store
+	log        *slog.Logger
 
 	store atomic.Pointer[reached]
 	mu    sync.Mutex // held while trying; guards what follows
@@ -97,26 +109,54 @@ type late struct {
 // reached is a store behind an interface, for an atomic pointer.
 type reached struct{ objstore.Store }
 
-var _ objstore.Store = (*late)(nil)
+var (
+	_ objstore.Store    = (*late)(nil)
+	_ objstore.Cleaner  = (*late)(nil)
+	_ objstore.Buffered = (*late)(nil)
+)
+
+// lost returns why the store can never be used again, or nil.
+func (r *reached) lost() error {
+	if s, ok := r.Store.(*dirstore.Store); ok {
+		return s.Lost()
+	}
+	return nil
+}
 
 // get returns the store, or tries to reach it. Only one caller tries, once in a
 // while; the others do not wait for it.
 func (l *late) get(ctx context.Context) (objstore.Store, error) {
-	if st := l.store.Load(); st != nil {
-		return st, nil
+	if st := l.store.Load(); st != nil && st.lost() == nil {
+		return st.Store, nil
 	}
 	if !l.mu.TryLock() {
 		return nil, fmt.Errorf("%w: being tried", objstore.ErrUnavailable)
 	}
 	defer l.mu.Unlock()
+	l.letGo()
 	if l.store.Load() == nil && time.Since(l.tried) >= lateRetry {
 		l.try(ctx)
 		l.tried = time.Now()
 	}
 	if st := l.store.Load(); st != nil {
-		return st, nil
+		return st.Store, nil
 	}
-	return nil, fmt.Errorf("%w: not reached since the start: %w", objstore.ErrUnavailable, l.cause)
+	// Not %w: what is wrong with the store, such as that its identity does not
+	// exist, is not what is wrong with the object of the call.
+	return nil, fmt.Errorf("%w: %s", objstore.ErrUnavailable, l.cause.Error())
+}
+
+// letGo forgets a store that is lost.
+func (l *late) letGo() {
+	st := l.store.Load()
+	if st == nil || st.lost() == nil {
+		return
+	}
+	l.cause = st.lost()
+	l.log.Warn("store is not used any more", "error", l.cause,
+		"hint", "if a disk was replaced, run marfsctl init; it is used again when it has its identity")
+	l.store.Store(nil)
+	_ = closeStore(st.Store)
 }
 
 // try looks for the store among the candidates.
@@ -132,10 +172,14 @@ func (l *late) try(ctx context.Context) {
 		id, err := readIdentity(ctx, st)
 		if err == nil && id == l.want {
 			l.store.Store(&reached{st})
+			l.log.Info("store taken into use", "store", spec.String())
 			return
 		}
-		if err == nil {
+		switch {
+		case err == nil:
 			err = fmt.Errorf("%s: %w: it holds shard %d of repo %s, pod %s", spec, errForeign, id.Index, id.Repo, id.Pod)
+		case errors.Is(err, fs.ErrNotExist):
+			err = fmt.Errorf("%s: %w", spec, errNoIdentity)
 		}
 		l.cause = err
 		_ = closeStore(st) // nothing was written
@@ -204,4 +248,25 @@ func (l *late) List(ctx context.Context, prefix, after string) iter.Seq2[objstor
 		}
 		st.List(ctx, prefix, after)(yield)
 	}
+}
+
+// Clean implements objstore.Cleaner. A store that is away is cleaned another time.
+func (l *late) Clean(ctx context.Context, olderThan time.Duration) (int, error) {
+	st, err := l.get(ctx)
+	if err != nil {
+		return 0, nil
+	}
+	if c, ok := st.(objstore.Cleaner); ok {
+		return c.Clean(ctx, olderThan)
+	}
+	return 0, nil
+}
+
+// PutMemory implements objstore.Buffered, for whichever store it is or will be.
+func (l *late) PutMemory() (each, shared int64) {
+	for _, spec := range l.candidates {
+		e, s := spec.putMemory()
+		each, shared = max(each, e), max(shared, s)
+	}
+	return each, shared
 }

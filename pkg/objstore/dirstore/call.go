@@ -16,11 +16,21 @@ const minRate = 16 << 20 // bytes per second
 // errStuck ends the context of an operation that took too long.
 var errStuck = errors.New("filesystem did not answer in time")
 
-// call runs fn on a goroutine and waits for it until ctx ends or the timeout
+// call is run on a directory that is not known to be lost.
+func call[T any](ctx context.Context, s *Store, n int64, fn func(context.Context) (T, error), drop func(T)) (T, error) {
+	return run(ctx, s, n, func(ctx context.Context) (v T, err error) {
+		if err := s.lookSometimes(); err != nil {
+			return v, err
+		}
+		return fn(ctx)
+	}, drop)
+}
+
+// run runs fn on a goroutine and waits for it until ctx ends or the timeout
 // (for an operation on n bytes) passes. fn's context ends then too, which fn
 // should look at before it makes anything visible. The value of a call nobody
 // waits for any more goes to drop, if that is set.
-func call[T any](ctx context.Context, s *Store, n int64, fn func(context.Context) (T, error), drop func(T)) (T, error) {
+func run[T any](ctx context.Context, s *Store, n int64, fn func(context.Context) (T, error), drop func(T)) (T, error) {
 	var zero T
 	if err := ctx.Err(); err != nil {
 		return zero, err

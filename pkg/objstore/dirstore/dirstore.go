@@ -12,6 +12,14 @@
 // never mistaken for it. What is no regular file with a name that a key can
 // have is never listed and never served.
 //
+// # Replaced directories
+//
+// A directory that is held stays usable when its disk is unmounted or it is
+// renamed, but nobody else sees what is written there. So a Store looks every few
+// seconds, and after each write, whether its path still leads to the directory.
+// When it does not, the Store lets go of it for good: every call fails with
+// [ErrLost], and who wants the directory that is there now opens a new Store.
+//
 // # Deadlines
 //
 // A system call on a dead disk or file server cannot be cancelled. So each runs
@@ -40,10 +48,6 @@ import (
 // tempDir holds files being written. No key can have this name.
 const tempDir = "~tmp"
 
-// staleTemp is when a temporary file must be a crashed writer's. A live writer
-// touches its file far more often.
-const staleTemp = 24 * time.Hour
-
 // Options of a store; the zero value is good.
 type Options struct {
 	// Timeout bounds one filesystem operation, beside a second for each 16 MiB
@@ -51,20 +55,32 @@ type Options struct {
 	Timeout time.Duration
 	// MaxCalls bounds the operations under way, stuck ones included. 0: 64.
 	MaxCalls int
+	// Mark is the key of an object that tells whose store it is. When it was there
+	// at the start, and is not when directories have vanished, somebody emptied the
+	// store; then that is lost, too. "": none.
+	Mark string
 }
 
 // Store is an objstore.Store of one directory.
 type Store struct {
+	dir     string // absolute
 	root    *os.Root
+	mark    string // key of an object that was there at the start; "": none
 	timeout time.Duration
 	slots   chan struct{} // one element for each operation under way
 	batch   int           // names of one directory that a listing sorts at a time
 
-	mu     sync.Mutex          // guards synced
+	mu     sync.Mutex          // guards what follows
 	synced map[string]struct{} // directories whose names are known to be durable
+	looked time.Time           // when dir was last seen to lead to root
+	lost   error               // why root is closed; nil: it is not
 }
 
-var _ objstore.Store = (*Store)(nil)
+var (
+	_ objstore.Store    = (*Store)(nil)
+	_ objstore.Cleaner  = (*Store)(nil)
+	_ objstore.Buffered = (*Store)(nil)
+)
 
 // Create makes the directory of a new store, durably. An existing one is no error.
 func Create(dir string) error {
@@ -88,8 +104,7 @@ func Create(dir string) error {
 	return errors.Join(parent.Sync(), parent.Close())
 }
 
-// Open opens the store in an existing directory, and removes what writers that
-// crashed more than a day ago left in it.
+// Open opens the store in an existing directory.
 func Open(dir string, o Options) (*Store, error) {
 	if o.Timeout == 0 {
 		o.Timeout = 30 * time.Second
@@ -97,20 +112,26 @@ func Open(dir string, o Options) (*Store, error) {
 	if o.MaxCalls == 0 {
 		o.MaxCalls = 64
 	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", classify(err))
+	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", classify(err))
 	}
 	s := &Store{
+		dir:     dir,
 		root:    root,
 		timeout: o.Timeout,
 		slots:   make(chan struct{}, o.MaxCalls),
 		batch:   batchNames,
 		synced:  make(map[string]struct{}),
 	}
-	if _, err := s.Clean(context.Background(), staleTemp); err != nil {
-		_ = root.Close()
-		return nil, fmt.Errorf("open store %s: %w", dir, err)
+	if o.Mark != "" {
+		if _, err := root.Lstat(o.Mark); err == nil {
+			s.mark = o.Mark
+		}
 	}
 	return s, nil
 }
@@ -139,6 +160,10 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 		return failed("delete", key, err)
 	}
 	err := s.do(ctx, 0, func(context.Context) error {
+		// What is not there, or goes, must not be that of a directory replaced.
+		if err := s.look(); err != nil {
+			return err
+		}
 		// Root.Remove would take an empty directory too.
 		if fi, err := s.root.Lstat(key); err != nil || fi.IsDir() {
 			return err
@@ -155,37 +180,6 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 		return failed("delete", key, err)
 	}
 	return nil
-}
-
-// Clean removes temporary files not written to for olderThan, and returns how
-// many there were.
-func (s *Store) Clean(ctx context.Context, olderThan time.Duration) (int, error) {
-	limit := time.Now().Add(-olderThan)
-	return call(ctx, s, 0, func(ctx context.Context) (n int, err error) {
-		d, err := s.root.Open(tempDir)
-		if errors.Is(err, fs.ErrNotExist) {
-			return 0, nil
-		}
-		if err != nil {
-			return 0, err
-		}
-		defer d.Close()
-		names, err := d.Readdirnames(-1)
-		if err != nil {
-			return 0, err
-		}
-		for _, name := range names {
-			name = path.Join(tempDir, name)
-			fi, err := s.root.Lstat(name)
-			if err != nil || !fi.Mode().IsRegular() || fi.ModTime().After(limit) || ctx.Err() != nil {
-				continue // in use, gone, or nothing of ours
-			}
-			if s.root.Remove(name) == nil {
-				n++
-			}
-		}
-		return n, ctx.Err()
-	}, nil)
 }
 
 // check is what every call does before it touches anything.

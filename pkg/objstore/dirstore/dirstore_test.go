@@ -154,23 +154,48 @@ func TestKeyBelowKey(t *testing.T) {
 	}
 }
 
-func TestOpenCleansOldTemporaryFiles(t *testing.T) {
+func TestClean(t *testing.T) {
 	dir := t.TempDir()
-	must(t, os.Mkdir(filepath.Join(dir, tempDir), 0o700))
-	old, young := filepath.Join(dir, tempDir, "old"), filepath.Join(dir, tempDir, "young")
-	must(t, os.WriteFile(old, []byte("x"), 0o600))
-	must(t, os.WriteFile(young, []byte("x"), 0o600))
-	long := time.Now().Add(-staleTemp - time.Minute)
-	must(t, os.Chtimes(old, long, long))
 	s := open(t, dir, Options{})
-	if _, err := os.Stat(old); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("old temporary file: %v, want ErrNotExist", err)
+	if n, err := s.Clean(t.Context(), 0); n != 0 || err != nil {
+		t.Errorf("clean of a new store: %d, %v", n, err)
 	}
-	if _, err := os.Stat(young); err != nil {
-		t.Errorf("young temporary file: %v", err)
+	tmp := filepath.Join(dir, tempDir)
+	must(t, os.Mkdir(tmp, 0o700))
+	must(t, os.Mkdir(filepath.Join(tmp, "directory"), 0o700))
+	for _, name := range []string{"old", "older", "young"} {
+		must(t, os.WriteFile(filepath.Join(tmp, name), []byte("x"), 0o600))
 	}
-	if n, err := s.Clean(t.Context(), -time.Minute); n != 1 || err != nil {
-		t.Errorf("Clean: %d, %v; want 1", n, err)
+	long := time.Now().Add(-time.Hour - time.Minute)
+	for _, name := range []string{"old", "older", "directory"} {
+		must(t, os.Chtimes(filepath.Join(tmp, name), long, long))
+	}
+	_ = open(t, dir, Options{}) // removes nothing
+	if n, err := s.Clean(t.Context(), time.Hour); n != 2 || err != nil {
+		t.Errorf("clean: %d, %v; want 2", n, err)
+	}
+	if left, err := os.ReadDir(tmp); err != nil || len(left) != 2 {
+		t.Errorf("left are %v, %v; want the directory and the young file", left, err)
+	}
+}
+
+// A writer that lives keeps its file, however long ago it wrote something.
+func TestCleanSparesLiveWriters(t *testing.T) {
+	dir := t.TempDir()
+	s, other := open(t, dir, Options{}), open(t, dir, Options{})
+	source, feed := io.Pipe()
+	done := make(chan error)
+	go func() { done <- s.Put(t.Context(), "ns/a", source, -1) }()
+	_, err := feed.Write([]byte("x")) // returns when there is a file
+	must(t, err)
+	for _, c := range []*Store{s, other} {
+		if n, err := c.Clean(t.Context(), -time.Hour); n != 0 || err != nil {
+			t.Errorf("clean: %d, %v; want 0", n, err)
+		}
+	}
+	must(t, feed.Close())
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 
@@ -186,6 +211,11 @@ func TestDirectoryRemoved(t *testing.T) {
 	if keys := keysOf(t, s); !slices.Equal(keys, []string{"ns/7f/b", "ns/7f/c"}) {
 		t.Errorf("list: %q", keys)
 	}
+	must(t, os.RemoveAll(filepath.Join(dir, "ns/7f")))
+	put(t, s, "ns/7f/d", "only its own directory was gone")
+	put(t, s, "ns/80/a", "x")
+	must(t, os.RemoveAll(filepath.Join(dir, "ns")))
+	put(t, s, "ns/81/a", "a new directory in one that is gone")
 	must(t, os.RemoveAll(dir))
 	err := s.Put(t.Context(), "ns/7f/d", strings.NewReader("x"), 1)
 	if !errors.Is(err, objstore.ErrUnavailable) || errors.Is(err, fs.ErrNotExist) {

@@ -27,6 +27,12 @@ const (
 
 var buffers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, bufferSize) }}
 
+// PutMemory is what each Put holds, in every store of this package.
+const PutMemory = bufferSize
+
+// PutMemory implements objstore.Buffered.
+func (s *Store) PutMemory() (each, shared int64) { return PutMemory, 0 }
+
 // Put implements objstore.Store.
 func (s *Store) Put(ctx context.Context, key string, r io.Reader, size int64) error {
 	if err := check(ctx, key); err != nil {
@@ -67,22 +73,31 @@ func (s *Store) newTemp(ctx context.Context) (*temp, error) {
 	var id [16]byte
 	rand.Read(id[:])
 	t := &temp{ctx: ctx, s: s, name: path.Join(tempDir, hex.EncodeToString(id[:]))}
-	create := func(context.Context) (*os.File, error) {
-		f, err := s.root.OpenFile(t.name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if !errors.Is(err, fs.ErrNotExist) {
-			return f, err
-		}
-		if err := s.root.Mkdir(tempDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, err
-		}
-		return s.root.OpenFile(t.name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	}
 	var err error
-	t.f, err = call(ctx, s, 0, create, func(f *os.File) {
+	t.f, err = call(ctx, s, 0, func(context.Context) (*os.File, error) { return s.create(t.name) }, func(f *os.File) {
 		f.Close()
 		_ = s.root.Remove(t.name)
 	})
 	return t, vanished(err)
+}
+
+// create makes a temporary file, and locks it.
+func (s *Store) create(name string) (*os.File, error) {
+	f, err := s.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := s.lookForMark(); err != nil {
+			return nil, err
+		}
+		if err := s.root.Mkdir(tempDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+		f, err = s.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, _ = lock(f) // nobody else knows the file; where there are no locks its age must do
+	return f, nil
 }
 
 // fill copies r into the file. The buffer gathers small pieces and hands large
@@ -142,25 +157,33 @@ func (t *temp) commit(ctx context.Context, key string) error {
 	if err := errors.Join(t.f.Sync(), t.f.Close()); err != nil {
 		return err
 	}
-	dir := path.Dir(key)
-	for again := range 2 {
-		if err := t.s.makeDir(dir); err != nil {
+	err := t.place(ctx, key)
+	if errors.Is(err, fs.ErrNotExist) { // somebody removed a directory that was there
+		if err := t.s.lookForMark(); err != nil {
 			return err
 		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		err := t.s.root.Rename(t.name, key)
-		if errors.Is(err, fs.ErrNotExist) && again == 0 {
-			t.s.forgetDirs() // somebody removed the directory
-			continue
-		}
-		if err != nil {
-			return misplaced(vanished(err))
-		}
-		break
+		t.s.forgetDirs()
+		err = t.place(ctx, key)
 	}
-	return vanished(t.s.syncDir(dir))
+	if err == nil {
+		err = t.s.look() // whether others see it, too
+	}
+	return vanished(err)
+}
+
+// place gives the file its name, durably.
+func (t *temp) place(ctx context.Context, key string) error {
+	dir := path.Dir(key)
+	if err := t.s.makeDir(dir); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := t.s.root.Rename(t.name, key); err != nil {
+		return misplaced(err)
+	}
+	return t.s.syncDir(dir)
 }
 
 // vanished is for a directory of the store that somebody removes under our
@@ -187,9 +210,9 @@ func misplaced(err error) error {
 func (t *temp) discard() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), time.Second)
 	defer cancel()
-	_ = t.s.do(ctx, 0, func(context.Context) error {
-		return errors.Join(t.f.Close(), t.s.root.Remove(t.name))
-	})
+	_, _ = run(ctx, t.s, 0, func(context.Context) (struct{}, error) { // of a lost store, too
+		return struct{}{}, errors.Join(t.f.Close(), t.s.root.Remove(t.name))
+	}, nil)
 }
 
 // makeDir makes dir and those above it, and sees to it that their names are

@@ -11,11 +11,13 @@ import (
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode"
 
 	"marfs/internal/testenv"
 	"marfs/pkg/objstore"
@@ -91,8 +93,9 @@ func TestErrorClasses(t *testing.T) {
 		tries  int
 	}{
 		{404, "NoSuchKey", fs.ErrNotExist, 1},
-		{404, "", fs.ErrNotExist, 1},
+		{404, "", objstore.ErrUnavailable, 3},
 		{404, "NoSuchBucket", objstore.ErrUnavailable, 1},
+		{404, "NoSuchUpload", objstore.ErrUnavailable, 1},
 		{403, "AccessDenied", fs.ErrPermission, 1},
 		{403, "SignatureDoesNotMatch", fs.ErrPermission, 1},
 		{401, "", fs.ErrPermission, 1},
@@ -136,6 +139,141 @@ func TestErrorClasses(t *testing.T) {
 				check("delete", "DELETE", s.Delete(t.Context(), "k"), test.tries)
 			}
 		})
+	}
+}
+
+// What a service says of its failures is short and of one line in our errors.
+func TestErrorTexts(t *testing.T) {
+	for name, test := range map[string]struct {
+		status int
+		body   string
+		want   string // in the text
+	}{
+		"page":    {503, "<html>\n" + strings.Repeat("<p>Service temporarily unavailable</p>\r\n", 100), `<html>\n<p>Service`},
+		"message": {403, "<Error><Code>AccessDenied</Code><Message>" + strings.Repeat("long ", 200_000) + "end</Message></Error>", "long end"},
+		"code":    {400, "<Error><Code>" + strings.Repeat("Odd", 200_000) + "</Code></Error>", "Odd"},
+		"escapes": {500, "<Error><Code>X</Code><Message>red \u0085\u202e\u2028 \xff</Message></Error>", ""},
+		"listing": {200, listing(strings.Repeat("z", 100_000), strings.Repeat("y", 100_000)), "listing has"},
+	} {
+		cfg := newFake(t, func(w http.ResponseWriter, _ *http.Request, _ int) {
+			w.WriteHeader(test.status)
+			_, _ = io.WriteString(w, test.body)
+		}).config()
+		cfg.Retries = -1
+		s := open(t, cfg)
+		errs := []error{s.Put(t.Context(), "k", strings.NewReader("x"), 1)}
+		for _, err := range s.List(t.Context(), "", "") {
+			errs = append(errs, err)
+		}
+		if test.status == 200 {
+			errs = errs[1:]
+		}
+		for _, err := range errs {
+			text := err.Error()
+			if len(text) > 500 || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) || !strings.Contains(text, test.want) {
+				t.Errorf("%s: %d bytes: %.600q", name, len(text), text)
+			}
+		}
+	}
+}
+
+// A 404 of a proxy, and that of a service without the bucket, say nothing about objects.
+func TestStray404(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		serve func(w http.ResponseWriter)
+		want  error
+		text  string
+	}{
+		{"html", func(w http.ResponseWriter) {
+			w.Header().Set("Content-Type", "text/html")
+			w.WriteHeader(404)
+			_, _ = io.WriteString(w, "<html>no such host here</html>")
+		}, objstore.ErrUnavailable, "proxy"},
+		{"other XML", func(w http.ResponseWriter) {
+			w.WriteHeader(404)
+			_, _ = io.WriteString(w, "<Code>NoSuchKey</Code>")
+		}, objstore.ErrUnavailable, "proxy"},
+		{"bucket", func(w http.ResponseWriter) { refuse(w, 404, "NoSuchBucket") }, objstore.ErrUnavailable, "injected"},
+		{"object", func(w http.ResponseWriter) { refuse(w, 404, "NoSuchKey") }, fs.ErrNotExist, "injected"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := newFake(t, func(w http.ResponseWriter, _ *http.Request, _ int) { test.serve(w) })
+			cfg := f.config()
+			cfg.Retries = -1
+			s := open(t, cfg)
+			check := func(what string, err, want error) {
+				t.Helper()
+				missing := errors.Is(err, fs.ErrNotExist)
+				if !errors.Is(err, want) || missing != (want == fs.ErrNotExist) || !strings.Contains(err.Error(), test.text) {
+					t.Errorf("%s: %v, want %v with %q", what, err, want, test.text)
+				}
+			}
+			_, err := s.Get(t.Context(), "k", 0, 10)
+			check("get", err, test.want)
+			_, err = s.Get(t.Context(), "k", 0, 0)
+			check("get of nothing", err, test.want)
+			_, err = s.Stat(t.Context(), "k")
+			check("stat", err, test.want)
+			if test.want == fs.ErrNotExist {
+				return
+			}
+			check("delete", s.Delete(t.Context(), "k"), test.want)
+			check("put", s.Put(t.Context(), "k", strings.NewReader("x"), -1), test.want)
+			check("put of parts", s.Put(t.Context(), "k", bytes.NewReader(pattern(2<<20)), -1), test.want)
+			for _, err := range s.List(t.Context(), "", "") {
+				check("list", err, test.want)
+			}
+		})
+	}
+}
+
+// A login page is no answer of S3, though its status says that all went well.
+func TestWebPage(t *testing.T) {
+	f := newFake(t, func(w http.ResponseWriter, r *http.Request, _ int) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Header().Set("ETag", `"e"`)
+		w.Header().Set("Last-Modified", "Mon, 02 Jan 2006 15:04:05 GMT")
+		_, _ = io.WriteString(w, "<html><p>Please log in.</p></html>")
+	})
+	s := f.store(t)
+	_, stat := s.Stat(t.Context(), "k")
+	_, get := s.Get(t.Context(), "k", 0, -1)
+	_, clean := s.Clean(t.Context(), 0)
+	errs := map[string]error{
+		"stat": stat, "get": get, "clean": clean, "list": nil,
+		"put":    s.Put(t.Context(), "k", strings.NewReader("x"), 1),
+		"delete": s.Delete(t.Context(), "k"),
+		"bucket": s.EnsureBucket(t.Context()),
+	}
+	for _, err := range s.List(t.Context(), "", "") {
+		errs["list"] = err
+	}
+	for what, err := range errs {
+		if !errors.Is(err, objstore.ErrUnavailable) || !strings.Contains(err.Error(), "web page") {
+			t.Errorf("%s: %v, want ErrUnavailable", what, err)
+		}
+	}
+}
+
+// A HEAD that finds no object is not believed when a GET finds it.
+func TestStatOfObjectThatHeadMisses(t *testing.T) {
+	for _, data := range [][]byte{[]byte("x"), nil} {
+		whole := object{data, "e1", func(w http.ResponseWriter, body []byte, _ int) { _, _ = w.Write(body) }}
+		f := newFake(t, func(w http.ResponseWriter, r *http.Request, n int) {
+			switch {
+			case r.Method == http.MethodHead && n < 3:
+				refuse(w, 404, "")
+			case len(data) == 0 && r.Method == http.MethodGet:
+				refuse(w, 416, "InvalidRange")
+			default:
+				whole.serve(w, r, n)
+			}
+		})
+		if info, err := f.store(t).Stat(t.Context(), "k"); err != nil || info.Size != int64(len(data)) {
+			t.Errorf("%d bytes: %+v, %v", len(data), info, err)
+		}
 	}
 }
 
@@ -468,6 +606,61 @@ func TestListAnswers(t *testing.T) {
 	}
 }
 
+// pages answers ListObjectsV2 as S3 does, a thousand keys at a time.
+func pages(w http.ResponseWriter, r *http.Request, sorted []string) {
+	i, found := slices.BinarySearch(sorted, r.URL.Query().Get("start-after"))
+	if found {
+		i++
+	}
+	page := sorted[i:min(i+1000, len(sorted))]
+	answer := listing(page...)
+	if i+len(page) < len(sorted) {
+		answer = strings.Replace(answer, "false</IsTruncated>", "true</IsTruncated><NextContinuationToken>t</NextContinuationToken>", 1)
+	}
+	_, _ = io.WriteString(w, answer)
+}
+
+// Keys of others, which no key of ours can follow by its name, take up pages like ours.
+func TestListPassesForeignKeys(t *testing.T) {
+	var keys []string
+	for i := range 2500 {
+		keys = append(keys, fmt.Sprintf("Photos/IMG_%04d.JPG", i))
+	}
+	keys = append(keys, "ns/a", "ns/b")
+	f := newFake(t, func(w http.ResponseWriter, r *http.Request, _ int) { pages(w, r, keys) })
+	s := f.store(t)
+	for after, want := range map[string]string{"": "ns/a ns/b", "Photos/IMG_2000": "ns/a ns/b", "ns/a": "ns/b", "ns/aB": "ns/b"} {
+		var got []string
+		for info, err := range s.List(t.Context(), "", after) {
+			if err != nil {
+				t.Fatalf("after %q, in request %d: %v", after, f.seen("GET list-type"), err)
+			}
+			got = append(got, info.Key)
+		}
+		if have := strings.Join(got, " "); have != want {
+			t.Errorf("after %q: %s, want %s", after, have, want)
+		}
+	}
+}
+
+// A service that ignores where a page shall begin cannot make a listing endless.
+func TestListOfTheSamePage(t *testing.T) {
+	var keys []string
+	for i := range 1000 {
+		keys = append(keys, fmt.Sprintf("IMG_%04d.JPG", i))
+	}
+	f := newFake(t, func(w http.ResponseWriter, _ *http.Request, _ int) { _, _ = io.WriteString(w, listing(keys...)) })
+	cfg := f.config()
+	cfg.Retries = -1
+	for _, err := range open(t, cfg).List(t.Context(), "", "") {
+		if !errors.Is(err, objstore.ErrCorrupt) || f.seen("GET list-type") > 2 {
+			t.Fatalf("%d requests, %v; want 2, ErrCorrupt", f.seen("GET list-type"), err)
+		}
+		return
+	}
+	t.Error("the listing ended well")
+}
+
 // A crash of the service makes calls fail in time, and they work again after it.
 func TestServiceRestarts(t *testing.T) {
 	server := testenv.StartS3(t, "bucket")
@@ -486,6 +679,10 @@ func TestServiceRestarts(t *testing.T) {
 		t.Errorf("put without a server: %v, want ErrUnavailable", err)
 	}
 	server.Restart()
+	cfg.Bucket = "no-such-bucket"
+	if _, err := open(t, cfg).Stat(t.Context(), "k"); !errors.Is(err, objstore.ErrUnavailable) || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "bucket does not exist") {
+		t.Errorf("stat in a missing bucket: %v, want ErrUnavailable that says so", err)
+	}
 	if got, err := readAll(t.Context(), s, 0, -1); !bytes.Equal(got, data) || err != nil {
 		t.Errorf("after a restart: %d bytes, %v; want %d", len(got), err, len(data))
 	}

@@ -2,6 +2,7 @@ package s3store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"strings"
@@ -22,7 +23,7 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[objsto
 		if !objstore.CheckPrefix(prefix) {
 			return
 		}
-		for last := after; ; {
+		for last := after[:keyLength(after)]; ; {
 			page, err := s.page(ctx, prefix, last)
 			if err != nil {
 				yield(objstore.Info{}, s.failed("list", prefix, err))
@@ -41,10 +42,9 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[objsto
 	}
 }
 
-// page returns up to pageKeys objects after last (and some before it, if it is
-// no key that S3 would understand); fewer only at the end.
-func (s *Store) page(ctx context.Context, prefix, last string) (page []objstore.Info, err error) {
-	start := last[:keyLength(last)]
+// page returns up to pageKeys objects after start, foreign ones too; fewer only
+// at the end. Each key is greater than the one before, so a listing goes on.
+func (s *Store) page(ctx context.Context, prefix, start string) (page []objstore.Info, err error) {
 	err = s.call(ctx, 0, func(ctx context.Context) error {
 		page = page[:0]
 		for o := range s.core.ListObjectsIter(ctx, s.cfg.Bucket, minio.ListObjectsOptions{
@@ -79,37 +79,58 @@ func keyLength(s string) int {
 	return len(s)
 }
 
-// CleanUploads aborts multipart uploads of keys with the prefix that began more
-// than olderThan ago, by the service's clock, and returns how many: crashed
-// writers leave them, and their parts cost space that no listing shows.
-func (s *Store) CleanUploads(ctx context.Context, prefix string, olderThan time.Duration) (n int, err error) {
+// maxUnaborted is how many uploads that cannot be aborted end a Clean.
+const maxUnaborted = 100
+
+// Clean implements objstore.Cleaner: it aborts multipart uploads, whose parts cost
+// space. How old one is comes from the service's record of its beginning and this
+// host's clock; services refuse requests of hosts whose clock is minutes off.
+func (s *Store) Clean(ctx context.Context, olderThan time.Duration) (n int, err error) {
 	limit := time.Now().Add(-olderThan)
-	var keyMarker, idMarker string
-	for {
-		var page minio.ListMultipartUploadsResult
-		err := s.call(ctx, 0, func(ctx context.Context) (err error) {
-			page, err = s.core.ListMultipartUploads(ctx, s.cfg.Bucket, prefix, keyMarker, idMarker, "", pageKeys)
-			return err
-		})
+	var first error
+	failures := 0
+	for marker := ""; failures < maxUnaborted; {
+		page, err := s.uploads(ctx, marker)
 		if err != nil {
-			return n, s.failed("list uploads", prefix, err)
+			return n, errors.Join(first, s.failed("list uploads", "", err))
 		}
 		for _, u := range page.Uploads {
-			if !u.Initiated.Before(limit) || !strings.HasPrefix(u.Key, prefix) {
+			if !isStale(u, limit) || failures == maxUnaborted {
 				continue
 			}
-			if err := s.abort(ctx, u.Key, u.UploadID); err != nil {
-				return n, s.failed("abort upload", u.Key, err)
+			if err := s.abort(ctx, u.Key, u.UploadID); err == nil {
+				n++
+			} else if failures++; first == nil {
+				first = s.failed("abort upload", u.Key, err)
 			}
-			n++
 		}
 		if !page.IsTruncated {
-			return n, nil
+			break
 		}
-		if page.NextKeyMarker < keyMarker || (page.NextKeyMarker == keyMarker && page.NextUploadIDMarker == idMarker) {
-			err := fmt.Errorf("%w: listing of uploads does not go on after %q", objstore.ErrCorrupt, keyMarker)
-			return n, s.failed("list uploads", prefix, err)
-		}
-		keyMarker, idMarker = page.NextKeyMarker, page.NextUploadIDMarker
+		marker = page.NextKeyMarker
 	}
+	if first != nil {
+		first = fmt.Errorf("%d uploads are not aborted; the first: %w", failures, first)
+	}
+	return n, first
+}
+
+// uploads returns a page of the unfinished uploads of keys greater than marker. A
+// page may end among several of one key: the others come in another Clean, and
+// the marker always grows.
+func (s *Store) uploads(ctx context.Context, marker string) (page minio.ListMultipartUploadsResult, err error) {
+	err = s.call(ctx, 0, func(ctx context.Context) (err error) {
+		page, err = s.core.ListMultipartUploads(ctx, s.cfg.Bucket, "", marker, "", "", pageKeys)
+		if err == nil && page.IsTruncated && page.NextKeyMarker <= marker {
+			err = fmt.Errorf("%w: listing of uploads goes on with %q after %q", objstore.ErrCorrupt, page.NextKeyMarker, marker)
+		}
+		return err
+	})
+	return page, err
+}
+
+// isStale reports whether an upload is one of ours that began before limit. One
+// without a date may have begun just now.
+func isStale(u minio.ObjectMultipartInfo, limit time.Time) bool {
+	return !u.Initiated.IsZero() && u.Initiated.Before(limit) && objstore.CheckKey(u.Key) == nil
 }

@@ -111,7 +111,7 @@ func (u *upload) finish(err error) error {
 		err = u.complete()
 	}
 	if err != nil {
-		// Best effort, also when the caller's context has ended; CleanUploads does the rest.
+		// Best effort, also when the caller's context has ended; Clean does the rest.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(u.caller), abortTimeout)
 		defer cancel()
 		_ = u.s.abort(ctx, u.key, u.id)
@@ -153,9 +153,6 @@ func (u *upload) complete() error {
 		if attempts > 1 && code(err) == minio.NoSuchUpload && u.isThere(ctx) {
 			return nil
 		}
-		if code(err) == minio.NoSuchUpload { // aborted under our hands; not a missing object
-			return fmt.Errorf("%w: %w", objstore.ErrUnavailable, err)
-		}
 		return err
 	})
 }
@@ -171,7 +168,7 @@ func (s *Store) abort(ctx context.Context, key, id string) error {
 	err := s.call(ctx, 0, func(ctx context.Context) error {
 		return s.core.AbortMultipartUpload(ctx, s.cfg.Bucket, key, id)
 	})
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || code(err) == minio.NoSuchUpload {
 		return nil
 	}
 	return err

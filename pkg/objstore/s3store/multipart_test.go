@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -205,7 +206,7 @@ func TestMultipartCompletionAnswerLost(t *testing.T) {
 	}
 }
 
-func TestCleanUploads(t *testing.T) {
+func TestClean(t *testing.T) {
 	server := testenv.StartS3(t, "bucket")
 	s := open(t, config(server, "bucket"))
 	client, err := minio.NewCore(server.Endpoint[len("http://"):], &minio.Options{
@@ -216,19 +217,101 @@ func TestCleanUploads(t *testing.T) {
 	}
 	ctx := context.Background()
 	for i := range 12 {
-		key := fmt.Sprintf("%c/%d", "ab"[i%2], i/4) // two uploads of each key
+		key := fmt.Sprintf("%c/%d", "aB"[i%2], i/4) // two uploads of each key; those of B are another's
 		if _, err := client.NewMultipartUpload(ctx, "bucket", key, minio.PutObjectOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, step := range []struct {
-		prefix    string
 		olderThan time.Duration
 		want      int
-	}{{"", time.Hour, 0}, {"a/", -time.Minute, 6}, {"a/", -time.Minute, 0}, {"", -time.Minute, 6}, {"", -time.Minute, 0}} {
-		if n, err := s.CleanUploads(ctx, step.prefix, step.olderThan); n != step.want || err != nil {
-			t.Errorf("CleanUploads(%q, %v): %d, %v; want %d", step.prefix, step.olderThan, n, err, step.want)
+	}{{time.Hour, 0}, {-time.Minute, 6}, {-time.Minute, 0}} {
+		if n, err := s.Clean(ctx, step.olderThan); n != step.want || err != nil {
+			t.Errorf("Clean(%v): %d, %v; want %d", step.olderThan, n, err, step.want)
 		}
+	}
+}
+
+// uploadList is an answer to ListMultipartUploads: uploads, each "key id age", and
+// the markers of the next page, if there is one.
+func uploadList(next string, uploads ...string) string {
+	var b strings.Builder
+	b.WriteString(`<ListMultipartUploadsResult>`)
+	if key, id, more := strings.Cut(next, " "); more {
+		fmt.Fprintf(&b, `<IsTruncated>true</IsTruncated><NextKeyMarker>%s</NextKeyMarker><NextUploadIdMarker>%s</NextUploadIdMarker>`, key, id)
+	}
+	for _, u := range uploads {
+		var key, id, since string
+		_, _ = fmt.Sscan(u, &key, &id, &since) // the age may be missing
+		fmt.Fprintf(&b, `<Upload><Key>%s</Key><UploadId>%s</UploadId>`, key, id)
+		if age, err := time.ParseDuration(since); err == nil {
+			fmt.Fprintf(&b, `<Initiated>%s</Initiated>`, time.Now().Add(-age).UTC().Format(time.RFC3339))
+		}
+		b.WriteString(`</Upload>`)
+	}
+	return b.String() + `</ListMultipartUploadsResult>`
+}
+
+// Only old uploads of our keys are aborted, all of them, whatever happens to one.
+func TestCleanSparesOthers(t *testing.T) {
+	var mu sync.Mutex
+	var aborted []string
+	f := newFake(t, func(w http.ResponseWriter, r *http.Request, _ int) {
+		q := r.URL.Query()
+		switch {
+		case r.Method == http.MethodDelete:
+			mu.Lock()
+			defer mu.Unlock()
+			aborted = append(aborted, q.Get("uploadId"))
+			if strings.HasPrefix(q.Get("uploadId"), "bad") {
+				refuse(w, 403, "AccessDenied")
+				return
+			}
+			w.WriteHeader(http.StatusNoContent)
+		case q.Get("key-marker") == "":
+			_, _ = io.WriteString(w, uploadList("ns/b bad2", "Other/key old 50h", "ns/a bad1 50h", "ns/a old1 49h", "ns/a young 47h", "ns/b bad2 50h"))
+		default:
+			_, _ = io.WriteString(w, uploadList("", "ns/c old2 1000h", "ns/c undated", "ns/c ahead -1h"))
+		}
+	})
+	n, err := f.store(t).Clean(t.Context(), 48*time.Hour)
+	if n != 2 || !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "2 uploads") {
+		t.Errorf("%d uploads aborted, %v; want 2, and 2 that were denied", n, err)
+	}
+	if have := strings.Join(aborted, " "); have != "bad1 old1 bad2 old2" {
+		t.Errorf("to be aborted were %s", have)
+	}
+}
+
+// A listing of uploads that turns in a circle ends.
+func TestCleanEnds(t *testing.T) {
+	f := newFake(t, func(w http.ResponseWriter, r *http.Request, n int) {
+		_, _ = io.WriteString(w, uploadList(fmt.Sprintf("ns/a id%d", n%2), "ns/a x 1h"))
+	})
+	cfg := f.config()
+	cfg.Retries = -1
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := open(t, cfg).Clean(ctx, 48*time.Hour); !errors.Is(err, objstore.ErrCorrupt) {
+		t.Errorf("after %d pages: %v, want ErrCorrupt", f.seen("GET uploads"), err)
+	}
+}
+
+// Of a service that aborts nothing not every upload is tried.
+func TestCleanGivesUp(t *testing.T) {
+	var many []string
+	for i := range 1000 {
+		many = append(many, fmt.Sprintf("ns/%d x 50h", i))
+	}
+	f := newFake(t, func(w http.ResponseWriter, r *http.Request, _ int) {
+		if r.Method == http.MethodDelete {
+			refuse(w, 403, "AccessDenied")
+			return
+		}
+		_, _ = io.WriteString(w, uploadList("", many...))
+	})
+	if n, err := f.store(t).Clean(t.Context(), 48*time.Hour); n != 0 || err == nil || f.seen("DELETE uploadId") != 100 {
+		t.Errorf("%d aborted, %v, %d requests; want 100", n, err, f.seen("DELETE uploadId"))
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	smallBuffer = 128 << 10 // first buffer of a Put of unknown length
+	smallBuffer = 128 << 10 // least first buffer of a Put of unknown length
 	exactBuffer = 1 << 20   // up to here a buffer as long as the object beats a pooled one
 )
 
@@ -127,17 +127,40 @@ func (u *upload) room(n int) error {
 		return nil
 	}
 	part := int(u.s.cfg.PartSize)
-	switch {
-	case cap(u.buf) == part:
+	if cap(u.buf) == part {
 		return u.ship()
-	case u.buf == nil && u.size >= 0 && u.size <= min(exactBuffer, int64(part)):
-		u.buf = make([]byte, 0, max(u.size, 1))
-	case u.buf == nil && u.size < 0 && n < smallBuffer && smallBuffer < part:
-		u.buf = make([]byte, 0, smallBuffer)
-	default:
+	}
+	if want := u.bufferFor(n); want < part {
+		u.buf = append(make([]byte, 0, want), u.buf...)
+	} else {
 		u.buf = append(*u.s.parts.Get().(*[]byte), u.buf...)
 	}
 	return nil
+}
+
+// bufferFor returns how long a buffer has to be for n bytes more. Where the length
+// is not known it doubles: most objects are small, and many may be open.
+func (u *upload) bufferFor(n int) int {
+	switch {
+	case u.size > exactBuffer:
+		return int(u.s.cfg.PartSize)
+	case u.size >= 0 && u.buf == nil:
+		return int(max(u.size, 1))
+	}
+	want := max(smallBuffer, 2*cap(u.buf))
+	for want < len(u.buf)+n {
+		want *= 2
+	}
+	return want
+}
+
+// PutMemory implements objstore.Buffered.
+func (s *Store) PutMemory() (each, shared int64) { return s.cfg.PutMemory() }
+
+// PutMemory is Store.PutMemory of a store with this configuration.
+func (c Config) PutMemory() (each, shared int64) {
+	c = c.withDefaults()
+	return c.PartSize, int64(max(c.Buffers, 0)) * c.PartSize
 }
 
 // giveBack returns a part's buffer to the pool.

@@ -10,7 +10,10 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/minio/minio-go/v7"
 
@@ -21,9 +24,14 @@ const (
 	minRate  = 1 << 20 // bytes per second that a request may be slow to carry
 	minPause = 100 * time.Millisecond
 	maxPause = 5 * time.Second
+	maxText  = 300 // bytes of an error's text, about
 )
 
 var errTimeout = errors.New("no answer in time")
+
+// errStray404 replaces what minio-go makes of a 404 without an S3 error in it: a
+// missing object, or bucket.
+var errStray404 = errors.New("answer 404 without an S3 error: it may come from a proxy, or the endpoint is no S3 service")
 
 // call makes one request for n bytes, with a deadline, until it succeeds, fails
 // for good, or its attempts are used up.
@@ -84,6 +92,9 @@ func pause(ctx context.Context, failures int) error {
 
 // judge wraps the error of a request in its class and says whether to try again.
 func (s *Store) judge(err error) (error, bool) {
+	if isStray404(err) {
+		err = errStray404
+	}
 	class, again := classOf(err)
 	switch code(err) {
 	case "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidAccessKeyId", "InvalidClientTokenId":
@@ -94,10 +105,33 @@ func (s *Store) judge(err error) (error, bool) {
 	if errors.Is(err, io.EOF) { // to a caller that would be the end of the object
 		err = fmt.Errorf("%w: %s", io.ErrUnexpectedEOF, err.Error())
 	}
-	if errors.Is(err, class) {
-		return err, again
+	if !errors.Is(err, class) {
+		err = fmt.Errorf("%w: %w", class, err)
 	}
-	return fmt.Errorf("%w: %w", class, err), again
+	return clipped{err}, again
+}
+
+// clipped is an error whose text may come from the service, at any length.
+type clipped struct{ err error }
+
+func (c clipped) Unwrap() error { return c.err }
+
+// Error returns the text without its middle when it is long, and with what is
+// not printable escaped: it goes into logs, lines and terminals.
+func (c clipped) Error() string {
+	text := c.err.Error()
+	if len(text) > maxText {
+		text = text[:maxText*2/3] + " ... " + text[len(text)-maxText/3:]
+	}
+	var b strings.Builder
+	for _, r := range text {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
 }
 
 // classOf returns the class of an error, which it may carry already.
@@ -113,6 +147,8 @@ func classOf(err error) (class error, again bool) {
 	switch {
 	case errors.Is(err, objstore.ErrCorrupt):
 		return objstore.ErrCorrupt, true // what garbled the answer may have been on the way
+	case errors.Is(err, errStray404):
+		return objstore.ErrUnavailable, true
 	case errors.As(err, &answer) && answer.StatusCode != 0:
 		return classOfAnswer(answer)
 	case errors.As(err, &badCert):
@@ -126,9 +162,9 @@ func classOf(err error) (class error, again bool) {
 // classOfAnswer looks at S3's code first, which is exact, then at the status.
 func classOfAnswer(e minio.ErrorResponse) (class error, again bool) {
 	switch e.Code {
-	case minio.NoSuchKey, minio.NoSuchUpload, "NotFound":
+	case minio.NoSuchKey, "NotFound":
 		return fs.ErrNotExist, false
-	case minio.NoSuchBucket: // not a missing object: everything is missing
+	case minio.NoSuchBucket, minio.NoSuchUpload: // not a missing object
 		return objstore.ErrUnavailable, false
 	case "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull", "InsufficientCapacity", "ServiceQuotaExceeded":
 		return objstore.ErrNoSpace, false
@@ -139,8 +175,6 @@ func classOfAnswer(e minio.ErrorResponse) (class error, again bool) {
 		return fs.ErrInvalid, false
 	}
 	switch status := e.StatusCode; {
-	case status == http.StatusNotFound:
-		return fs.ErrNotExist, false
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		return fs.ErrPermission, false
 	case status == http.StatusInsufficientStorage:
@@ -153,6 +187,13 @@ func classOfAnswer(e minio.ErrorResponse) (class error, again bool) {
 		return objstore.ErrUnavailable, true
 	}
 	return objstore.ErrUnavailable, false
+}
+
+// isStray404 reports whether err is a 404 that holds no S3 error: a proxy's, or
+// the answer to a HEAD, which has no body.
+func isStray404(err error) bool {
+	var answer minio.ErrorResponse
+	return errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound && answer.XMLName.Local != "Error"
 }
 
 // code returns the S3 error code of err, or "".

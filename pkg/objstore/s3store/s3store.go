@@ -15,8 +15,8 @@
 // # Memory
 //
 // A body must be sendable twice, so a Put gathers it in one buffer: as long as
-// the object when that is known and small, else PartSize. Objects beyond it go
-// up in parts. To send one part while the next is filled, a Put may take further
+// the object when that is known and small; else one that doubles as the object
+// grows, up to PartSize. Objects beyond it go up in parts. To send one part while the next is filled, a Put may take further
 // buffers out of a common allowance (Config.Buffers); it never waits for one, so
 // Puts that depend on each other cannot block each other.
 //
@@ -94,7 +94,11 @@ type Store struct {
 	parts    sync.Pool           // of *[]byte with room for a part
 }
 
-var _ objstore.Store = (*Store)(nil)
+var (
+	_ objstore.Store    = (*Store)(nil)
+	_ objstore.Cleaner  = (*Store)(nil)
+	_ objstore.Buffered = (*Store)(nil)
+)
 
 // New returns a store of cfg. It sends no request.
 func New(cfg Config) (*Store, error) {
@@ -129,7 +133,7 @@ func New(cfg Config) (*Store, error) {
 	s.core, err = minio.NewCore(endpoint.Host, &minio.Options{
 		Creds:        s.creds,
 		Secure:       secure,
-		Transport:    limitAnswers{s.conns},
+		Transport:    answers{s.conns},
 		Region:       cfg.Region,
 		BucketLookup: lookup,
 		MaxRetries:   1,
@@ -199,12 +203,30 @@ func (s *Store) head(ctx context.Context, key string) (info minio.ObjectInfo, er
 	}
 	err = s.call(ctx, 0, func(ctx context.Context) error {
 		info, err = s.core.StatObject(ctx, s.cfg.Bucket, key, minio.StatObjectOptions{})
+		if isStray404(err) {
+			err = s.whyMissing(ctx, key)
+		}
 		if err == nil && info.Size < 0 {
 			err = fmt.Errorf("%w: answer without a length", objstore.ErrCorrupt)
 		}
 		return err
 	})
 	return info, err
+}
+
+// whyMissing asks for a byte of an object that HEAD answered with 404. That answer
+// has no body, so it tells neither whether S3 gave it nor whether the bucket is there.
+func (s *Store) whyMissing(ctx context.Context, key string) error {
+	var o minio.GetObjectOptions
+	o.Set("Range", "bytes=0-0")
+	body, _, _, err := s.core.GetObject(ctx, s.cfg.Bucket, key, o)
+	if err == nil {
+		body.Close()
+	}
+	if err == nil || isBeyondEnd(err) {
+		return errors.New("HEAD found no object, GET did")
+	}
+	return err
 }
 
 // Delete implements objstore.Store.

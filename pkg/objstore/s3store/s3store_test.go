@@ -53,7 +53,7 @@ func TestConformance(t *testing.T) {
 				}
 			}
 			t.Cleanup(func() {
-				if n, err := s.CleanUploads(context.Background(), "", -time.Hour); n != 0 || err != nil {
+				if n, err := s.Clean(context.Background(), -time.Hour); n != 0 || err != nil {
 					t.Errorf("%d uploads are left, %v", n, err)
 				}
 			})

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -42,16 +43,26 @@ func newTransport(cfg Config) *http.Transport {
 	}
 }
 
-// limitAnswers bounds the answers that minio-go reads whole into memory: all
-// but the bodies of objects.
-type limitAnswers struct{ http.RoundTripper }
+// errWebPage is an answer of something between us and the service, or instead of it.
+var errWebPage = fmt.Errorf("%w: answered with a web page, as no S3 service does", objstore.ErrUnavailable)
 
-func (l limitAnswers) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := l.RoundTripper.RoundTrip(req)
-	if err == nil && (req.Method != http.MethodGet || req.URL.RawQuery != "") {
+// answers refuses web pages that pass for success, and bounds the answers that
+// minio-go reads whole into memory: all but the bodies of objects.
+type answers struct{ http.RoundTripper }
+
+func (a answers) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := a.RoundTripper.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode < 300 && strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") {
+		resp.Body.Close()
+		return nil, errWebPage
+	}
+	if req.Method != http.MethodGet || req.URL.RawQuery != "" {
 		resp.Body = &limitedBody{resp.Body, maxAnswer}
 	}
-	return resp, err
+	return resp, nil
 }
 
 type limitedBody struct {
