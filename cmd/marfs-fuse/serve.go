@@ -57,8 +57,9 @@ func (c *command) serve() (err error) {
 }
 
 func (c *command) mountAndWait(cfg *config.Config, log *slog.Logger) (err error) {
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	signals, hangups := make(chan os.Signal, 4), make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(hangups, syscall.SIGHUP)
 	ctx := context.Background()
 	sys, err := config.Open(ctx, cfg, config.Interactive, log)
 	if err != nil {
@@ -78,7 +79,7 @@ func (c *command) mountAndWait(cfg *config.Config, log *slog.Logger) (err error)
 	if err := errors.Join(tellParent(), notifySystemd("READY=1")); err != nil {
 		log.Warn("cannot say that the mount is up", "err", err)
 	}
-	err = untilEnd(srv, signals, log, func() { reload(sys, cfg.File, log) })
+	err = untilEnd(srv, signals, hangups, log, func() { reload(sys, cfg.File, log) })
 	log.Info("unmounted", "at", c.mountPoint)
 	return err
 }
@@ -98,17 +99,16 @@ func reload(sys *config.System, file string, log *slog.Logger) {
 	}
 }
 
-// untilEnd serves until the mount is ended by umount(8) or a signal; SIGHUP reloads.
-func untilEnd(srv *fusefs.Server, signals <-chan os.Signal, log *slog.Logger, reload func()) error {
+// untilEnd serves until the mount is ended by umount(8) or a signal; a hangup
+// reloads, until then.
+func untilEnd(srv *fusefs.Server, signals, hangups <-chan os.Signal, log *slog.Logger, reload func()) error {
 	for {
 		select {
 		case <-srv.Done():
 			return nil
+		case <-hangups:
+			reload()
 		case s := <-signals:
-			if s == syscall.SIGHUP {
-				reload()
-				continue
-			}
 			log.Info("unmounting", "signal", s.String())
 			if err := notifySystemd("STOPPING=1"); err != nil {
 				log.Warn("cannot say that the mount is ending", "err", err)
