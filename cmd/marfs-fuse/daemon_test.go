@@ -1,11 +1,16 @@
 package main
 
 import (
+	"errors"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 
 	"marfs/internal/testenv"
 )
@@ -59,4 +64,63 @@ func TestHangupWhileEnding(t *testing.T) {
 	if code := m.Wait(); code != exitDone {
 		t.Errorf("exit code %d, want %d", code, exitDone)
 	}
+}
+
+// start runs the daemon in the foreground, in the directory of m's configuration,
+// and returns when it has mounted. It ends with the test.
+func start(t *testing.T, m *testenv.Mount, env []string, args ...string) (daemon *exec.Cmd, mnt, logFile string) {
+	t.Helper()
+	mnt, logFile = filepath.Join(t.TempDir(), "mnt"), filepath.Join(t.TempDir(), "log")
+	ok(t, os.Mkdir(mnt, 0o755))
+	args = append([]string{"--foreground", "--log-file", logFile}, args...)
+	daemon = exec.Command(testenv.Binary(t, "marfs-fuse"), append(args, mnt)...)
+	daemon.Dir = m.Dir
+	daemon.Env = append(os.Environ(), env...)
+	daemon.Stderr = os.Stderr
+	ok(t, daemon.Start())
+	t.Cleanup(func() {
+		_ = daemon.Process.Signal(syscall.SIGTERM)
+		ok(t, daemon.Wait())
+	})
+	waitFor(t, "mounted", func() bool { return logged(logFile, "mounted") })
+	return daemon, mnt, logFile
+}
+
+func logged(file, text string) bool {
+	data, err := os.ReadFile(file)
+	return err == nil && strings.Contains(string(data), text)
+}
+
+// TestRelativeConfig reloads a configuration whose name is relative to where the
+// daemon was started: permissions that are taken away are gone.
+func TestRelativeConfig(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name      string
+		env, args []string
+	}{
+		{"environment", []string{"MARFS_CONFIG=marfs.yaml"}, nil},
+		{"flag", nil, []string{"--config", "marfs.yaml"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := testenv.NewMount(t, testenv.Options{})
+			daemon, mnt, logFile := start(t, m, c.env, c.args...)
+			ok(t, os.WriteFile(filepath.Join(mnt, "f"), []byte("data"), 0o644))
+			text, err := os.ReadFile(m.Config)
+			ok(t, err)
+			ok(t, os.WriteFile(m.Config, append(text, "    interactive: [rm, wm]\n"...), 0o644))
+			ok(t, daemon.Process.Signal(syscall.SIGHUP))
+			waitFor(t, "the daemon has read it", func() bool { return strings.Count(read(t, logFile), "\n") > 1 })
+			if _, err := os.ReadFile(filepath.Join(mnt, "f")); !errors.Is(err, unix.EPERM) {
+				t.Errorf("read without rd: got %v, want EPERM; log:\n%s", err, read(t, logFile))
+			}
+		})
+	}
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	ok(t, err)
+	return string(data)
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -30,7 +31,11 @@ var errBusy = errors.New("programs still had files open")
 func (c *command) serve() (err error) {
 	// Modes are the callers' business: their umask comes with each request.
 	syscall.Umask(0)
-	cfg, err := config.Load(config.Path(c.configFile))
+	file, err := filepath.Abs(config.Path(c.configFile)) // it is read again from /
+	if err != nil {
+		return startError{err}
+	}
+	cfg, err := config.Load(file)
 	if err != nil {
 		return usageError{err}
 	}
