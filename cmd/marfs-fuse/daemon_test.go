@@ -124,3 +124,32 @@ func read(t *testing.T, file string) string {
 	ok(t, err)
 	return string(data)
 }
+
+// TestLogRotation does what logrotate does: move the log away, then SIGHUP.
+func TestLogRotation(t *testing.T) {
+	t.Parallel()
+	m := testenv.NewMount(t, testenv.Options{})
+	daemon, _, logFile := start(t, m, nil, "--config", m.Config)
+	ok(t, os.Rename(logFile, logFile+".1"))
+	ok(t, daemon.Process.Signal(syscall.SIGHUP))
+	waitFor(t, "the daemon has read its configuration", func() bool {
+		return logged(logFile, "configuration read again") || logged(logFile+".1", "configuration read again")
+	})
+	if logged(logFile+".1", "configuration read again") {
+		t.Error("the daemon goes on with the log file that was moved away")
+	}
+	fi, err := os.Stat(logFile)
+	ok(t, err)
+	if got := fi.Mode(); got != 0o640 {
+		t.Errorf("mode of the log file %v, want 0640", got)
+	}
+
+	// Where no new file can be made, the old one goes on.
+	moved := filepath.Dir(logFile) + "-moved"
+	ok(t, os.Rename(filepath.Dir(logFile), moved))
+	ok(t, daemon.Process.Signal(syscall.SIGHUP))
+	waitFor(t, "the daemon complains", func() bool {
+		return logged(filepath.Join(moved, filepath.Base(logFile)), "cannot be opened again")
+	})
+	ok(t, os.Rename(moved, filepath.Dir(logFile)))
+}

@@ -37,7 +37,8 @@ Usage:
   mount -t fuse.marfs FILE MOUNTPOINT -o OPTION[,OPTION...]
 
 It goes to the background when the mount answers, and says nothing. SIGTERM
-finishes what is being written and unmounts.
+finishes what is being written and unmounts. SIGHUP reads the configuration
+again, and opens the log file again.
 
 Flags:
 %s

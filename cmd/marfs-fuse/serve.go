@@ -54,14 +54,14 @@ func (c *command) serve() (err error) {
 	if c.mount.Source == "" {
 		c.mount.Source = cfg.File
 	}
-	err = c.mountAndWait(cfg, log)
+	err = c.mountAndWait(cfg, log, w.reopen)
 	if err != nil {
 		log.Error("ended", "err", err)
 	}
 	return err
 }
 
-func (c *command) mountAndWait(cfg *config.Config, log *slog.Logger) (err error) {
+func (c *command) mountAndWait(cfg *config.Config, log *slog.Logger, reopenLog func() error) (err error) {
 	signals, hangups := make(chan os.Signal, 4), make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	signal.Notify(hangups, syscall.SIGHUP)
@@ -84,7 +84,12 @@ func (c *command) mountAndWait(cfg *config.Config, log *slog.Logger) (err error)
 	if err := errors.Join(tellParent(), notifySystemd("READY=1")); err != nil {
 		log.Warn("cannot say that the mount is up", "err", err)
 	}
-	err = untilEnd(srv, signals, hangups, log, func() { reload(sys, cfg.File, log) })
+	err = untilEnd(srv, signals, hangups, log, func() {
+		if err := reopenLog(); err != nil {
+			log.Error("the log file cannot be opened again; the old one goes on", "err", err)
+		}
+		reload(sys, cfg.File, log)
+	})
 	log.Info("unmounted", "at", c.mountPoint)
 	return err
 }
@@ -104,8 +109,8 @@ func reload(sys *config.System, file string, log *slog.Logger) {
 	}
 }
 
-// untilEnd serves until the mount is ended by umount(8) or a signal; a hangup
-// reloads, until then.
+// untilEnd serves until the mount is ended by umount(8) or a signal; until then,
+// a hangup reloads.
 func untilEnd(srv *fusefs.Server, signals, hangups <-chan os.Signal, log *slog.Logger, reload func()) error {
 	for {
 		select {
