@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"log/syslog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -152,4 +153,90 @@ func TestLogRotation(t *testing.T) {
 		return logged(filepath.Join(moved, filepath.Base(logFile)), "cannot be opened again")
 	})
 	ok(t, os.Rename(moved, filepath.Dir(logFile)))
+}
+
+// background runs the program as users do, and unmounts when the test ends.
+func background(t *testing.T, mnt string, args ...string) (out string, code int) {
+	t.Helper()
+	cmd := exec.Command(testenv.Binary(t, "marfs-fuse"), append(args, mnt)...)
+	t.Cleanup(func() { _ = unix.Unmount(mnt, unix.MNT_DETACH) })
+	all, err := cmd.CombinedOutput()
+	if err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return string(all), cmd.ProcessState.ExitCode()
+}
+
+// TestNoSyslog mounts in the background where the log would go nowhere.
+func TestNoSyslog(t *testing.T) {
+	if w, err := syslog.New(syslog.LOG_DAEMON, ""); err == nil {
+		w.Close()
+		t.Skip("there is a syslog here")
+	}
+	t.Parallel()
+	m := testenv.NewMount(t, testenv.Options{})
+	mnt := filepath.Join(t.TempDir(), "mnt")
+	ok(t, os.Mkdir(mnt, 0o755))
+	out, code := background(t, mnt, "--config", m.Config)
+	if code != exitDone {
+		t.Fatalf("exit code %d: %s", code, out)
+	}
+	for _, want := range []string{"marfs-fuse: warning: ", "hint: ", "--log-file"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in:\n%s", want, out)
+		}
+	}
+	if strings.Contains(out, "level=INFO") {
+		t.Errorf("more than warnings:\n%s", out)
+	}
+}
+
+// TestSaysWhatToDo: an error at the start is said once, with its hint.
+func TestSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	m := testenv.NewMount(t, testenv.Options{})
+	fresh := filepath.Join(t.TempDir(), "fresh.yaml") // not initialised
+	text := strings.ReplaceAll(read(t, m.Config), m.Dir, t.TempDir())
+	ok(t, os.WriteFile(fresh, []byte(text), 0o644))
+	mnt := filepath.Join(t.TempDir(), "mnt")
+	ok(t, os.Mkdir(mnt, 0o755))
+	for _, c := range []struct {
+		args []string
+		code int
+		hint string
+	}{
+		{[]string{"--config", fresh}, exitStart, "hint: marfsctl status shows which; if the configuration is new, marfsctl init makes them"},
+		{[]string{"--foreground", "--config", fresh}, exitStart, "hint: marfsctl status shows which; if the configuration is new, marfsctl init makes them"},
+		{[]string{"--config", m.Config, "--log-file", "/nonexistent/x"}, exitUsage, "hint: make its directory, or name another file with --log-file"},
+		{[]string{"--config", "/nonexistent"}, exitUsage, "hint: name the configuration with --config FILE or $MARFS_CONFIG"},
+		{[]string{"-o", "nonsense"}, exitUsage, "hint: marfs-fuse --help shows what it takes"},
+	} {
+		out, code := background(t, mnt, c.args...)
+		if code != c.code || strings.Count(out, c.hint) != 1 || strings.Count(out, "marfs-fuse: error: ") != 1 || strings.Contains(out, "level=ERROR") {
+			t.Errorf("%q: exit code %d, want %d, one error, and %q:\n%s", c.args, code, c.code, c.hint, out)
+		}
+	}
+}
+
+// TestFusermount mounts as a user where that user may not.
+func TestFusermount(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to be another user")
+	}
+	t.Parallel()
+	m := testenv.NewMount(t, testenv.Options{User: 65534})
+	mnt := filepath.Join(t.TempDir(), "mnt")
+	ok(t, os.Mkdir(mnt, 0o755)) // root's
+	ok(t, os.Chmod(filepath.Dir(filepath.Dir(mnt)), 0o755))
+	ok(t, os.Chmod(filepath.Dir(mnt), 0o755))
+	cmd := exec.Command(testenv.Binary(t, "marfs-fuse"), "--config", m.Config, mnt)
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, _ := cmd.CombinedOutput()
+	if code := cmd.ProcessState.ExitCode(); code != exitStart {
+		t.Errorf("exit code %d, want %d", code, exitStart)
+	}
+	if s := string(out); !strings.Contains(s, "marfs-fuse: error: mount "+mnt+": fusermount3 failed") || strings.Contains(s, "256") || strings.Contains(s, "\n\n") {
+		t.Errorf("got:\n%s", s)
+	}
 }

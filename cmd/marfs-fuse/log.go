@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"log/syslog"
 	"os"
@@ -14,16 +15,23 @@ type logTarget interface {
 }
 
 // openLog is where log lines go: the file, else the foreground's stderr, else
-// syslog. A daemon on a machine without syslog logs only while it starts.
+// syslog. A daemon on a machine without syslog logs only while it starts, and says
+// so then.
 func (c *command) openLog() (logTarget, error) {
 	switch {
 	case c.logFile != "":
-		return openLogFile(c.logFile)
+		f, err := openLogFile(c.logFile)
+		if err != nil {
+			return nil, advised{err, "make its directory, or name another file with --log-file"}
+		}
+		return f, nil
 	case !isChild():
 		return terminal{os.Stderr}, nil
 	}
 	w, err := syslog.New(syslog.LOG_INFO|syslog.LOG_DAEMON, "marfs-fuse")
 	if err != nil {
+		fmt.Fprintf(os.Stderr, "marfs-fuse: warning: in the background nothing will be logged: there is no syslog: %v\n", err)
+		hint(os.Stderr, "name a file with --log-file FILE")
 		return terminal{os.Stderr}, nil
 	}
 	return sysLog{w}, nil

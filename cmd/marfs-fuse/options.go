@@ -36,9 +36,9 @@ Usage:
   marfs-fuse [--config FILE] [-o OPTION[,OPTION...]] [--foreground] MOUNTPOINT
   mount -t fuse.marfs FILE MOUNTPOINT -o OPTION[,OPTION...]
 
-It goes to the background when the mount answers, and says nothing. SIGTERM
-finishes what is being written and unmounts. SIGHUP reads the configuration
-again, and opens the log file again.
+It goes to the background when the mount answers, and says nothing unless there
+is something to warn of. SIGTERM finishes what is being written and unmounts.
+SIGHUP reads the configuration again, and opens the log file again.
 
 Flags:
 %s

@@ -37,7 +37,7 @@ func (c *command) serve() (err error) {
 	}
 	cfg, err := config.Load(file)
 	if err != nil {
-		return usageError{err}
+		return usageError{advised{err, "name the configuration with --config FILE or $MARFS_CONFIG"}}
 	}
 	if err := os.Chdir("/"); err != nil {
 		return startError{err}
@@ -55,7 +55,7 @@ func (c *command) serve() (err error) {
 		c.mount.Source = cfg.File
 	}
 	err = c.mountAndWait(cfg, log, w.reopen)
-	if err != nil {
+	if _, seen := w.(terminal); err != nil && !seen { // there it is reported, too
 		log.Error("ended", "err", err)
 	}
 	return err
@@ -78,12 +78,12 @@ func (c *command) mountAndWait(cfg *config.Config, log *slog.Logger, reopenLog f
 	c.mount.Log = log
 	srv, err := fusefs.Mount(ctx, c.mountPoint, sys.FS, c.mount)
 	if err != nil {
-		return startError{err}
+		return startError{mountError(err)}
 	}
-	log.Info("mounted", "at", c.mountPoint, "config", cfg.File)
 	if err := errors.Join(tellParent(), notifySystemd("READY=1")); err != nil {
 		log.Warn("cannot say that the mount is up", "err", err)
 	}
+	log.Info("mounted", "at", c.mountPoint, "config", cfg.File)
 	err = untilEnd(srv, signals, hangups, log, func() {
 		if err := reopenLog(); err != nil {
 			log.Error("the log file cannot be opened again; the old one goes on", "err", err)
@@ -91,6 +91,15 @@ func (c *command) mountAndWait(cfg *config.Config, log *slog.Logger, reopenLog f
 		reload(sys, cfg.File, log)
 	})
 	log.Info("unmounted", "at", c.mountPoint)
+	return err
+}
+
+// mountError puts a failure of fusermount3, of which go-fuse gives the raw wait
+// status and an empty line, in words. The program has said why on stderr.
+func mountError(err error) error {
+	if where, _, ok := strings.Cut(err.Error(), "fusermount exited with code "); ok {
+		return errors.New(where + "fusermount3 failed, its own message says why")
+	}
 	return err
 }
 
