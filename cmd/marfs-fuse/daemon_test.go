@@ -2,7 +2,9 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/syslog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -238,5 +240,54 @@ func TestFusermount(t *testing.T) {
 	}
 	if s := string(out); !strings.Contains(s, "marfs-fuse: error: mount "+mnt+": fusermount3 failed") || strings.Contains(s, "256") || strings.Contains(s, "\n\n") {
 		t.Errorf("got:\n%s", s)
+	}
+}
+
+// TestTermWhileStarting ends a daemon that waits for stores which never answer.
+func TestTermWhileStarting(t *testing.T) {
+	t.Parallel()
+	store, err := net.Listen("tcp", "127.0.0.1:0")
+	ok(t, err)
+	defer store.Close()
+	asked := make(chan struct{}, 100)
+	go func() {
+		for {
+			if _, err := store.Accept(); err != nil { // kept open, never answered
+				return
+			}
+			asked <- struct{}{}
+		}
+	}()
+	m := testenv.NewMount(t, testenv.Options{})
+	text := read(t, m.Config)
+	for i := range 3 {
+		s3 := fmt.Sprintf("s3: {endpoint: \"http://%s\", bucket: bucket%d, credentials: \"env:HUNG\"}", store.Addr(), i)
+		text = strings.Replace(text, fmt.Sprintf("dir: %s/store%d", m.Dir, i), s3, 1)
+	}
+	hung := filepath.Join(m.Dir, "hung.yaml")
+	ok(t, os.WriteFile(hung, []byte(text), 0o644))
+	mnt := filepath.Join(t.TempDir(), "mnt")
+	ok(t, os.Mkdir(mnt, 0o755))
+	var out strings.Builder
+	daemon := exec.Command(testenv.Binary(t, "marfs-fuse"), "--foreground", "--config", hung, mnt)
+	daemon.Env = append(os.Environ(), "HUNG_ACCESS_KEY=a", "HUNG_SECRET_KEY=b")
+	daemon.Stderr = &out
+	ok(t, daemon.Start())
+	gone := make(chan error, 1)
+	go func() { gone <- daemon.Wait() }()
+	select {
+	case <-asked:
+	case err := <-gone:
+		t.Fatalf("ended before it asked a store: %v\n%s", err, out.String())
+	}
+	ok(t, daemon.Process.Signal(syscall.SIGTERM))
+	select {
+	case <-gone:
+	case <-time.After(5 * time.Second):
+		_ = daemon.Process.Kill()
+		t.Fatal("still waits for stores 5 s after SIGTERM")
+	}
+	if code := daemon.ProcessState.ExitCode(); code != exitStart || !strings.Contains(out.String(), "terminated") {
+		t.Errorf("exit code %d, want %d and the signal's name:\n%s", code, exitStart, out.String())
 	}
 }

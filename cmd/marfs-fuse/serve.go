@@ -66,7 +66,7 @@ func (c *command) mountAndWait(cfg *config.Config, log *slog.Logger, reopenLog f
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	signal.Notify(hangups, syscall.SIGHUP)
 	ctx := context.Background()
-	sys, err := config.Open(ctx, cfg, config.Interactive, log)
+	sys, err := open(ctx, cfg, log)
 	if err != nil {
 		return startError{err}
 	}
@@ -92,6 +92,18 @@ func (c *command) mountAndWait(cfg *config.Config, log *slog.Logger, reopenLog f
 	})
 	log.Info("unmounted", "at", c.mountPoint)
 	return err
+}
+
+// open starts what cfg describes, unless a signal says to end: stores that hang
+// answer only after many seconds.
+func open(ctx context.Context, cfg *config.Config, log *slog.Logger) (*config.System, error) {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	sys, err := config.Open(ctx, cfg, config.Interactive, log)
+	if err != nil && ctx.Err() != nil {
+		return nil, fmt.Errorf("told to end while starting: %w", context.Cause(ctx))
+	}
+	return sys, err
 }
 
 // mountError puts a failure of fusermount3, of which go-fuse gives the raw wait
