@@ -291,3 +291,28 @@ func TestTermWhileStarting(t *testing.T) {
 		t.Errorf("exit code %d, want %d and the signal's name:\n%s", code, exitStart, out.String())
 	}
 }
+
+// TestLeftLate ends the daemon under a program that leaves only when the mount has
+// been taken out of the tree: nothing is left open or uncommitted, so that is a
+// clean end.
+func TestLeftLate(t *testing.T) {
+	t.Parallel()
+	m := testenv.NewMount(t, testenv.Options{})
+	f, err := os.Create(m.Join("f"))
+	ok(t, err)
+	defer f.Close()
+	m.Signal(syscall.SIGTERM)
+	waitFor(t, "the daemon unmounts", func() bool { return m.LogContains("unmounting") })
+	m.Signal(syscall.SIGTERM)
+	waitFor(t, "the mount is taken out of the tree", func() bool { return m.LogContains("taken out of the tree") })
+	_, err = f.WriteString("late")
+	ok(t, err)
+	ok(t, f.Close())
+	if code := m.Wait(); code != exitDone {
+		t.Errorf("exit code %d, want %d", code, exitDone)
+	}
+	m.Start()
+	if got := read(t, m.Join("f")); got != "late" {
+		t.Errorf("got %q", got)
+	}
+}

@@ -60,10 +60,11 @@ Examples:
   /etc/marfs/marfs.yaml /campaign fuse.marfs defaults,_netdev 0 0   (a line of /etc/fstab)
 
 Exit codes:
-  0  mounted; with --foreground: unmounted, everything committed
+  0  mounted; with --foreground: unmounted, every file closed and committed, also
+     when programs left only after the mount was taken out of the tree
   1  ended with files open or not committed
   2  wrong usage or configuration
-  3  could not start: a store, a metadata directory, the mount
+  3  could not start: a store, a metadata directory, the mount, a signal
 `
 
 func usage() string {
