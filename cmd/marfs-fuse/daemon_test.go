@@ -316,3 +316,20 @@ func TestLeftLate(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// TestNamespaceRemoved reloads a configuration without a namespace that is in use:
+// its permissions stay as they were, and the log says so.
+func TestNamespaceRemoved(t *testing.T) {
+	t.Parallel()
+	m := testenv.NewMount(t, testenv.Options{More: "  - name: second\n    path: /second\n    metadata: %s/metadata2\n    repo: main\n"})
+	text := read(t, m.Config)
+	first, _, _ := strings.Cut(text, "  - name: second\n")
+	ok(t, os.WriteFile(m.Config, []byte(first), 0o644))
+	m.Signal(syscall.SIGHUP)
+	waitFor(t, "the log says what waits", func() bool { return m.LogContains("take effect when mounted again") })
+	if want := `msg="namespace is no longer in the configuration: until mounted again it stays, with the permissions it had" namespace=second`; !m.LogContains(want) {
+		t.Errorf("no %q in the log:\n%s", want, m.Log())
+	}
+	ok(t, os.WriteFile(m.Join("second", "f"), []byte("x"), 0o644))
+	ok(t, os.WriteFile(m.Config, []byte(text), 0o644)) // for the checks of the metadata at the end
+}

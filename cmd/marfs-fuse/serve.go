@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -125,6 +126,11 @@ func reload(sys *config.System, file string, log *slog.Logger) {
 	}
 	later := sys.Reload(cfg)
 	log.Info("configuration read again: permissions are as it says", "file", file)
+	for _, have := range sys.Namespaces {
+		if !slices.ContainsFunc(cfg.Namespaces, func(n config.Namespace) bool { return n.Name == have.Name }) {
+			log.Warn("namespace is no longer in the configuration: until mounted again it stays, with the permissions it had", "namespace", have.Name)
+		}
+	}
 	if len(later) > 0 {
 		log.Warn("these changes take effect when mounted again", "keys", strings.Join(later, ","))
 	}
