@@ -333,3 +333,21 @@ func TestNamespaceRemoved(t *testing.T) {
 	ok(t, os.WriteFile(m.Join("second", "f"), []byte("x"), 0o644))
 	ok(t, os.WriteFile(m.Config, []byte(text), 0o644)) // for the checks of the metadata at the end
 }
+
+// TestRefusalsDoNotFloodTheLog appends to old content again and again.
+func TestRefusalsDoNotFloodTheLog(t *testing.T) {
+	t.Parallel()
+	m := testenv.NewMount(t, testenv.Options{})
+	ok(t, os.WriteFile(m.Join("f"), []byte("old"), 0o644))
+	f, err := os.OpenFile(m.Join("f"), os.O_WRONLY|os.O_APPEND, 0)
+	ok(t, err)
+	defer f.Close()
+	for range 500 {
+		if _, err := f.WriteString("new"); !errors.Is(err, unix.EOPNOTSUPP) {
+			t.Fatalf("append: %v", err)
+		}
+	}
+	if n := strings.Count(m.Log(), "\n"); n > 2*limitLines {
+		t.Errorf("%d lines of log for 500 refusals", n)
+	}
+}

@@ -48,7 +48,7 @@ func (c *command) serve() (err error) {
 		return usageError{err}
 	}
 	defer w.Close()
-	log := cfg.Log.Logger(w)
+	log := limit(cfg.Log.Logger(w))
 	for _, p := range cfg.Warnings {
 		log.Warn(p.Error(), "hint", p.Hint)
 	}
