@@ -36,8 +36,9 @@ Usage:
   marfs-fuse [--config FILE] [-o OPTION[,OPTION...]] [--foreground] MOUNTPOINT
   mount -t fuse.marfs FILE MOUNTPOINT -o OPTION[,OPTION...]
 
-It goes to the background when the mount answers, and says nothing. SIGTERM
-finishes what is being written and unmounts.
+It goes to the background when the mount answers, and says nothing unless there
+is something to warn of. SIGTERM finishes what is being written and unmounts.
+SIGHUP reads the configuration again, and opens the log file again.
 
 Flags:
 %s
@@ -59,10 +60,11 @@ Examples:
   /etc/marfs/marfs.yaml /campaign fuse.marfs defaults,_netdev 0 0   (a line of /etc/fstab)
 
 Exit codes:
-  0  mounted; with --foreground: unmounted, everything committed
+  0  mounted; with --foreground: unmounted, every file closed and committed, also
+     when programs left only after the mount was taken out of the tree
   1  ended with files open or not committed
   2  wrong usage or configuration
-  3  could not start: a store, a metadata directory, the mount
+  3  could not start: a store, a metadata directory, the mount, a signal
 `
 
 func usage() string {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"syscall"
 
 	"marfs/internal/version"
@@ -70,40 +69,78 @@ func exitCode(err error, helper bool) int {
 	return exitFailed
 }
 
-// report prints what went wrong and what to do about it. errReported was printed
-// by the child.
-func report(w io.Writer, err error) {
-	var problems config.Problems
-	switch {
-	case err == nil, errors.Is(err, errReported):
-	case errors.As(err, &problems):
-		for _, p := range problems {
-			fmt.Fprintf(w, "marfs-fuse: error: %v\n", p)
-			hint(w, p.Hint)
+// advised is an error with what to do about it.
+type advised struct {
+	error
+	hint string
+}
+
+func (e advised) Unwrap() error { return e.error }
+
+// Hint says what to do.
+func (e advised) Hint() string { return e.hint }
+
+// report prints every error that err joins, each with what to do about it.
+// errReported was printed by the child.
+func report(w io.Writer, err error) { reportAs(w, err, "") }
+
+// reportAs is report for an error of a class with a general hint.
+func reportAs(w io.Writer, err error, general string) {
+	switch e := err.(type) { //nolint:errorlint // one layer at a time
+	case nil:
+	case usageError:
+		reportAs(w, e.error, "marfs-fuse --help shows what it takes")
+	case startError:
+		reportAs(w, e.error, general)
+	case advised:
+		reportAs(w, e.error, e.hint)
+	case config.Problems:
+		for _, p := range e {
+			printError(w, p, p.Hint)
 		}
 	default:
-		fmt.Fprintf(w, "marfs-fuse: error: %v\n", err)
-		hint(w, hintFor(err))
+		for _, one := range joined(err) {
+			reportAs(w, one, general)
+		}
+		if joined(err) == nil && !errors.Is(err, errReported) {
+			printError(w, err, hintOf(err, general))
+		}
 	}
 }
 
-func hint(w io.Writer, text string) {
-	if text != "" {
-		fmt.Fprintf(w, "hint: %s\n", text)
+// joined returns the parts of an error made by errors.Join, and nil for others,
+// also for those that only wrap several errors in one message.
+func joined(err error) []error {
+	several, ok := err.(interface{ Unwrap() []error })
+	if !ok || errors.Join(several.Unwrap()...).Error() != err.Error() {
+		return nil
 	}
+	return several.Unwrap()
 }
 
-func hintFor(err error) string {
-	var u usageError
+// hintOf is the hint that an error brings itself, or one for its errno.
+func hintOf(err error, general string) string {
+	var own interface{ Hint() string }
 	switch {
-	case errors.As(err, &u) && errors.Is(err, os.ErrNotExist):
-		return "name the configuration with --config FILE or $MARFS_CONFIG"
-	case errors.As(err, &u):
-		return "marfs-fuse --help shows what it takes"
+	case errors.As(err, &own) && own.Hint() != "":
+		return own.Hint()
+	case general != "":
+		return general
 	case errors.Is(err, syscall.ENOENT):
 		return "make what is missing: the mount point with mkdir, stores and metadata with marfsctl init"
 	case errors.Is(err, syscall.ENODEV):
 		return "load the kernel's FUSE module: modprobe fuse"
 	}
 	return ""
+}
+
+func printError(w io.Writer, err error, why string) {
+	fmt.Fprintf(w, "marfs-fuse: error: %v\n", err)
+	hint(w, why)
+}
+
+func hint(w io.Writer, text string) {
+	if text != "" {
+		fmt.Fprintf(w, "hint: %s\n", text)
+	}
 }

@@ -2,6 +2,8 @@ package config
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -9,6 +11,7 @@ import (
 
 	"marfs/pkg/metadata"
 	"marfs/pkg/objfmt"
+	"marfs/pkg/objstore"
 )
 
 const (
@@ -30,7 +33,8 @@ type damageQueue struct {
 }
 
 type damageNote struct {
-	key string
+	key  string
+	what string // for the log
 	objfmt.Damage
 }
 
@@ -40,12 +44,28 @@ func newDamageQueue(log *slog.Logger) *damageQueue {
 
 // add queues one note; it is the Damaged of every repo and never blocks.
 func (q *damageQueue) add(key string, l objfmt.Layout, shards []int, why error) {
-	n := damageNote{key, objfmt.Damage{Object: objfmt.ObjectRef{Layout: l}, Shards: shards, Why: why.Error()}}
+	n := damageNote{key, inWords(why), objfmt.Damage{Object: objfmt.ObjectRef{Layout: l}, Shards: shards, Why: why.Error()}}
 	select {
 	case q.notes <- n:
 	default:
 		q.dropped.Add(1)
 	}
+}
+
+// inWords tells shards that are not there or not as they were written from those
+// that a full, read-only or absent store never took: only the first are rot. A
+// store that is away may say that its identity does not exist.
+func inWords(why error) string {
+	causes := []error{why}
+	if several, ok := why.(interface{ Unwrap() []error }); ok { //nolint:errorlint // one cause for each shard
+		causes = several.Unwrap()
+	}
+	for _, err := range causes {
+		if errors.Is(err, objstore.ErrCorrupt) || errors.Is(err, fs.ErrNotExist) && !errors.Is(err, objstore.ErrUnavailable) {
+			return "damaged shards found"
+		}
+	}
+	return "object written without all shards"
 }
 
 // start records notes until stop.
@@ -92,15 +112,15 @@ func (q *damageQueue) record(meta map[string]*metadata.FS, n damageNote) {
 	name, id, chunk, err := objfmt.ParseObjectKey(n.key)
 	m := meta[name]
 	if err != nil || m == nil {
-		q.log.Warn("damaged object of no namespace here", "key", n.key, "shards", n.Shards, "why", n.Why)
+		q.log.Warn(n.what+", of no namespace here", "key", n.key, "shards", n.Shards, "why", n.Why)
 		return
 	}
 	n.Object.Object, n.Object.Chunk = id, chunk
 	ctx, cancel := context.WithTimeout(context.Background(), damageDeadline)
 	defer cancel()
 	if err := m.Degraded(ctx, n.Damage); err != nil {
-		q.log.Error("damaged object could not be recorded", "key", n.key, "shards", n.Shards, "why", n.Why, "error", err)
+		q.log.Error(n.what+", which could not be recorded", "key", n.key, "shards", n.Shards, "why", n.Why, "error", err)
 		return
 	}
-	q.log.Warn("damaged object", "key", n.key, "shards", n.Shards, "why", n.Why)
+	q.log.Warn(n.what, "key", n.key, "shards", n.Shards, "why", n.Why)
 }

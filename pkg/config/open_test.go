@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -463,7 +464,7 @@ func TestDamageIsRecorded(t *testing.T) {
 	if err != nil || len(notes) != 1 {
 		t.Errorf("degraded/ has %v, %v", notes, err)
 	}
-	if !strings.Contains(log.String(), "damaged object") {
+	if !strings.Contains(log.String(), "damaged shards found") {
 		t.Errorf("logged %q", log.String())
 	}
 }
@@ -558,6 +559,31 @@ func TestAcceptedGeometriesMakeRepos(t *testing.T) {
 			if err != nil {
 				t.Errorf("%d+%d of %v: %v", g.data, g.parity, block, err)
 			}
+		}
+	}
+}
+
+// TestDamageInWords: a store that is full, read-only or away when an object is
+// written is no rot, and the log does not suggest it.
+func TestDamageInWords(t *testing.T) {
+	for _, c := range []struct {
+		why  error
+		want string
+	}{
+		{objstore.ErrNoSpace, "object written without all shards"},
+		{syscall.EROFS, "object written without all shards"},
+		{objstore.ErrUnavailable, "object written without all shards"},
+		{fmt.Errorf("%w: not reached since the start: %w", objstore.ErrUnavailable, fs.ErrNotExist), "object written without all shards"},
+		{fs.ErrNotExist, "damaged shards found"},
+		{objstore.ErrCorrupt, "damaged shards found"},
+	} {
+		var log bytes.Buffer
+		q := newDamageQueue(slog.New(slog.NewTextHandler(&log, nil)))
+		q.add("a/00/x", objfmt.Layout{}, []int{1}, fmt.Errorf("store s0: shard 1: %w", c.why))
+		q.start(nil)
+		q.stop()
+		if !strings.Contains(log.String(), c.want) {
+			t.Errorf("%v: logged %q, want %q", c.why, log.String(), c.want)
 		}
 	}
 }

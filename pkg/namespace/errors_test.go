@@ -1,0 +1,44 @@
+package namespace
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"strings"
+	"syscall"
+	"testing"
+
+	"marfs/pkg/repo"
+)
+
+// TestDataErrorLog: what a caller may not do is a warning with the reason, what
+// fails is an error, and what is in the log already is not said again.
+func TestDataErrorLog(t *testing.T) {
+	for _, c := range []struct {
+		name, op string
+		err      error
+		errno    syscall.Errno
+		log      string // "": nothing
+	}{
+		{"out of order", "write", syscall.EOPNOTSUPP, syscall.EOPNOTSUPP, "level=WARN msg=refused namespace=proj op=write path=f errno=\"operation not supported\" reason=\"a file is written in order"},
+		{"truncate while writing", "truncate", syscall.EOPNOTSUPP, syscall.EOPNOTSUPP, "reason=\"a file that is being written can be cut to nothing only"},
+		{"open elsewhere", "truncate", fmt.Errorf("open by session x: %w", syscall.EBUSY), syscall.EBUSY, "level=WARN msg=refused namespace=proj op=truncate path=f errno=\"device or resource busy\" reason=\"open by session x: "},
+		{"lost", "commit", syscall.ESTALE, syscall.ESTALE, "level=WARN msg=refused"},
+		{"filesystem without xattrs", "commit", &fs.PathError{Op: "setxattr", Path: "f", Err: syscall.EOPNOTSUPP}, syscall.EOPNOTSUPP, "level=ERROR msg=\"data path failed\""},
+		{"stores", "commit", fmt.Errorf("write: %w", repo.ErrQuorum), syscall.EIO, "level=ERROR msg=\"data path failed\""},
+		{"interrupt", "read", syscall.EINTR, syscall.EINTR, ""},
+		{"again", "close", fmt.Errorf("close: %w", Reported{syscall.EIO}), syscall.EIO, ""},
+	} {
+		var out bytes.Buffer
+		s := &space{cfg: Config{Name: "proj"}, fs: &FS{log: slog.New(slog.NewTextHandler(&out, nil))}}
+		err := s.dataError(c.op, "f", c.err)
+		if !errors.Is(err, c.errno) || !errors.As(err, new(Reported)) {
+			t.Errorf("%s: got %v, want %v, marked", c.name, err, c.errno)
+		}
+		if !strings.Contains(out.String(), c.log) || c.log == "" && out.Len() > 0 {
+			t.Errorf("%s: logged %q, want %q", c.name, &out, c.log)
+		}
+	}
+}
