@@ -237,12 +237,11 @@ func (s *System) openTree(log *slog.Logger) error {
 	o := namespace.Options{ReadAhead: int64(s.config.Cache.Memory / 2), Log: log}
 	for _, n := range s.Namespaces {
 		c := namespace.Config{
-			Name:          n.Name,
-			Path:          n.Path,
-			Meta:          n.Meta,
-			Repos:         s.Repos,
-			Perms:         s.frontEnd.perms(n.Namespace),
-			UpdateInPlace: n.UpdateInPlace,
+			Name:  n.Name,
+			Path:  n.Path,
+			Meta:  n.Meta,
+			Repos: s.Repos,
+			Perms: s.frontEnd.perms(n.Namespace),
 		}
 		for _, p := range n.placements() {
 			c.Placement = append(c.Placement, namespace.Placement{

@@ -3,10 +3,12 @@ package namespace
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"syscall"
 
+	"marfs/pkg/metadata"
 	"marfs/pkg/objstore"
 	"marfs/pkg/repo"
 )
@@ -37,40 +39,43 @@ func (r Reported) Error() string { return r.Errno.Error() }
 // Unwrap gives the errno.
 func (r Reported) Unwrap() error { return r.Errno }
 
+// What MarFS refuses on the data path, and why. Nothing has failed then.
+var (
+	// errInPlace is a change of what was written before.
+	errInPlace = fmt.Errorf("this release does not change existing content, a file is written once and in order: %w", syscall.EOPNOTSUPP)
+	// errEmptied is a write by a handle whose file another open has emptied since.
+	errEmptied = fmt.Errorf("another open has emptied the file meanwhile: %w", syscall.ESTALE)
+	// errElsewhere is a file of which another node has synced a part, and goes on.
+	errElsewhere = fmt.Errorf("another node is writing the file: %w", syscall.EBUSY)
+)
+
 // dataError is a failure of the data path as the caller sees it, and, but for
 // interrupts and what is in the log already, as the log tells it: a call that
 // MarFS refuses with the reason, what fails with file, object, store and cause.
-func (s *space) dataError(op, name string, err error) error {
+func (s *space) dataError(op string, who metadata.Who, err error) error {
 	if err == nil {
 		return nil
 	}
 	e := errno(err)
-	log := []any{"namespace", s.cfg.Name, "op", op, "path", name, "errno", e.Error()}
-	switch why := reason(op, e, err); {
+	log := []any{"namespace", s.cfg.Name, "op", op, "path", who.Path, "uid", who.UID, "errno", e.Error()}
+	switch {
 	case e == syscall.EINTR, errors.As(err, new(Reported)):
-	case why != "":
-		s.fs.log.Warn("refused", append(log, "reason", why)...)
+	case refused(e, err):
+		s.fs.log.Warn("refused", append(log, "reason", err.Error())...)
 	default:
 		s.fs.log.Error("data path failed", append(log, "err", err)...)
 	}
-	return pathError(op, name, Reported{e})
+	return pathError(op, who.Path, Reported{e})
 }
 
-// reason is why MarFS refuses what a caller asked for; "" when the error is no
-// refusal but a failure, as are those of the metadata filesystem.
-func reason(op string, e syscall.Errno, err error) string {
-	bare := err == error(e) //nolint:errorlint // nothing around it says more
-	switch {
-	case e == syscall.ESTALE && bare: // no failure: another writer was faster
-		return "another writer has begun or replaced the content meanwhile"
-	case e == syscall.ESTALE:
-		return err.Error()
-	case e != syscall.EOPNOTSUPP && e != syscall.EBUSY, errors.As(err, new(*fs.PathError)), errors.As(err, new(*os.SyscallError)):
-		return ""
-	case e == syscall.EOPNOTSUPP && bare && op == "truncate":
-		return "a file that is being written can be cut to nothing only, or grow, until it is closed"
-	case e == syscall.EOPNOTSUPP && bare:
-		return "a file is written in order: this is before the end of what is written"
+// refused tells what MarFS does not do, or another writer was faster with, from
+// failures, as those of the metadata filesystem are whatever their number.
+func refused(e syscall.Errno, err error) bool {
+	switch e {
+	case syscall.ESTALE:
+		return true
+	case syscall.EOPNOTSUPP, syscall.EBUSY:
+		return !errors.As(err, new(*fs.PathError)) && !errors.As(err, new(*os.SyscallError))
 	}
-	return err.Error()
+	return false
 }

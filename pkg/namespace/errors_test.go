@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 
+	"marfs/pkg/mdfs"
+	"marfs/pkg/metadata"
 	"marfs/pkg/repo"
 )
 
@@ -22,9 +24,8 @@ func TestDataErrorLog(t *testing.T) {
 		errno    syscall.Errno
 		log      string // "": nothing
 	}{
-		{"out of order", "write", syscall.EOPNOTSUPP, syscall.EOPNOTSUPP, "level=WARN msg=refused namespace=proj op=write path=f errno=\"operation not supported\" reason=\"a file is written in order"},
-		{"truncate while writing", "truncate", syscall.EOPNOTSUPP, syscall.EOPNOTSUPP, "reason=\"a file that is being written can be cut to nothing only"},
-		{"open elsewhere", "truncate", fmt.Errorf("open by session x: %w", syscall.EBUSY), syscall.EBUSY, "level=WARN msg=refused namespace=proj op=truncate path=f errno=\"device or resource busy\" reason=\"open by session x: "},
+		{"out of order", "write", errInPlace, syscall.EOPNOTSUPP, "level=WARN msg=refused namespace=proj op=write path=f uid=7 errno=\"operation not supported\" reason=\"this release does not change existing content"},
+		{"open elsewhere", "truncate", errElsewhere, syscall.EBUSY, "level=WARN msg=refused"},
 		{"lost", "commit", syscall.ESTALE, syscall.ESTALE, "level=WARN msg=refused"},
 		{"filesystem without xattrs", "commit", &fs.PathError{Op: "setxattr", Path: "f", Err: syscall.EOPNOTSUPP}, syscall.EOPNOTSUPP, "level=ERROR msg=\"data path failed\""},
 		{"stores", "commit", fmt.Errorf("write: %w", repo.ErrQuorum), syscall.EIO, "level=ERROR msg=\"data path failed\""},
@@ -33,7 +34,7 @@ func TestDataErrorLog(t *testing.T) {
 	} {
 		var out bytes.Buffer
 		s := &space{cfg: Config{Name: "proj"}, fs: &FS{log: slog.New(slog.NewTextHandler(&out, nil))}}
-		err := s.dataError(c.op, "f", c.err)
+		err := s.dataError(c.op, metadata.Who{Cred: mdfs.Cred{UID: 7}, Path: "f"}, c.err)
 		if !errors.Is(err, c.errno) || !errors.As(err, new(Reported)) {
 			t.Errorf("%s: got %v, want %v, marked", c.name, err, c.errno)
 		}

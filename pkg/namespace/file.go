@@ -121,7 +121,7 @@ func (d *Dir) Open(ctx context.Context, c Caller, name string, flags uint32) (*F
 	}
 	if err != nil {
 		f.Close()
-		return nil, d.space.dataError("open", f.who.Path, err)
+		return nil, d.space.dataError("open", f.who, err)
 	}
 	return f, nil
 }
@@ -181,7 +181,7 @@ func (f *File) restart(ctx context.Context) error {
 	}
 	base, err := n.meta.Newest(ctx)
 	if err == nil && metadata.Busy(base) {
-		err = syscall.EBUSY
+		err = errElsewhere
 	}
 	if err != nil {
 		return err
@@ -206,9 +206,7 @@ func (f *File) stream(ctx context.Context) (*stream, error) {
 		return nil, err
 	}
 	if base.Size > 0 {
-		f.space.fs.log.Warn("change of existing content refused: the namespace has no update in place",
-			"namespace", f.space.cfg.Name, "path", f.who.Path, "uid", f.who.UID)
-		return nil, syscall.EOPNOTSUPP
+		return nil, errInPlace
 	}
 	return n.newStream(f.who, base, false), nil
 }
@@ -225,11 +223,11 @@ func (f *File) WriteAt(ctx context.Context, c Caller, p []byte, off int64) (int,
 	for {
 		w, err := f.stream(ctx)
 		if err != nil {
-			return 0, pathError("write", f.who.Path, errno(err))
+			return 0, f.space.dataError("write", f.who, err)
 		}
 		n, err := w.write(ctx, f, p, off)
 		if !errors.Is(err, errOver) {
-			return n, f.space.dataError("write", f.who.Path, err)
+			return n, f.space.dataError("write", f.who, err)
 		}
 	}
 }
@@ -252,14 +250,14 @@ func (f *File) commit(w *stream, kind commitKind) error {
 	if errors.Is(err, errOver) {
 		return nil // it was committed, or begun anew since
 	}
-	return f.space.dataError("commit", f.who.Path, err)
+	return f.space.dataError("commit", f.who, err)
 }
 
 // Close releases the file; the last handle that may write ends the stream.
 func (f *File) Close() (err error) {
 	f.once.Do(func() {
 		n := f.inode
-		err = f.space.dataError("close", f.who.Path, n.writerGone(f))
+		err = f.space.dataError("close", f.who, n.writerGone(f))
 		f.mu.Lock()
 		f.drop()
 		f.mu.Unlock()
@@ -292,7 +290,7 @@ func (f *File) Borrow(ctx context.Context, c Caller, p []byte, off int64) (got [
 	if errors.Is(err, io.EOF) {
 		return got, done, io.EOF
 	}
-	return got, done, f.space.dataError("read", f.who.Path, err)
+	return got, done, f.space.dataError("read", f.who, err)
 }
 
 // keep is done for what was not lent.

@@ -46,7 +46,7 @@ func (d *Dir) Layout(ctx context.Context, c Caller, name string, deep bool) (Lay
 	}
 	defer f.Close()
 	if err := f.look(ctx); err != nil {
-		return Layout{}, d.space.dataError("layout", l.Path, err)
+		return Layout{}, d.space.dataError("layout", f.who, err)
 	}
 	defer f.mu.RUnlock()
 	l.Slot, l.Type = f.slot, typeOf(f.slot.Source)

@@ -34,13 +34,12 @@ type Placement struct {
 
 // Config of one namespace; pkg/config makes it.
 type Config struct {
-	Name          string
-	Path          string // where users see it, below the mount: "/projecta"
-	Meta          *metadata.FS
-	Repos         map[string]*repo.Repo // by name: every repo that objects of it may be in
-	Placement     []Placement           // ascending MaxSize, the last without
-	Perms         Perm                  // of this front end: interactive or batch
-	UpdateInPlace bool
+	Name      string
+	Path      string // where users see it, below the mount: "/projecta"
+	Meta      *metadata.FS
+	Repos     map[string]*repo.Repo // by name: every repo that objects of it may be in
+	Placement []Placement           // ascending MaxSize, the last without
+	Perms     Perm                  // of this front end: interactive or batch
 }
 
 // Options of New.

@@ -145,7 +145,7 @@ func (f *File) truncate(ctx context.Context, c Caller, n int64) error {
 	if n < 0 {
 		return pathError("truncate", f.who.Path, syscall.EINVAL)
 	}
-	return f.space.dataError("truncate", f.who.Path, f.resize(ctx, n))
+	return f.space.dataError("truncate", f.who, f.resize(ctx, n))
 }
 
 func (f *File) resize(ctx context.Context, n int64) error {
@@ -206,7 +206,7 @@ func (f *File) Seek(ctx context.Context, off int64, whence int) (int64, error) {
 	}
 	data, err := f.stored(ctx, a.Size)
 	if err != nil {
-		return 0, f.space.dataError("lseek", f.who.Path, err)
+		return 0, f.space.dataError("lseek", f.who, err)
 	}
 	switch {
 	case whence == unix.SEEK_DATA && off >= data:

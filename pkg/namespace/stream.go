@@ -65,9 +65,6 @@ type spool struct {
 // Callers look for the file's content again; nobody else sees it.
 var errOver = errors.New("the write has ended")
 
-// errEmptied is a write by a handle whose file another open has emptied since.
-var errEmptied = fmt.Errorf("another open has emptied the file meanwhile: %w", syscall.ESTALE)
-
 // newStream starts a content that replaces base; fresh says that it differs from
 // base as it stands, which is empty. n.begin is held.
 func (n *inode) newStream(who metadata.Who, base objfmt.Slot, fresh bool) *stream {
@@ -152,7 +149,7 @@ var zeroBlock [256 << 10]byte
 func (w *stream) fillTo(ctx context.Context, off int64) error {
 	switch gap := off - w.pos(); {
 	case gap < 0:
-		return fmt.Errorf("at %d, not at the end, %d: %w", off, w.pos(), syscall.EOPNOTSUPP)
+		return fmt.Errorf("at %d, before the end of what is written, %d: %w", off, w.pos(), errInPlace)
 	case gap > maxGap:
 		return fmt.Errorf("at %d, more than %d beyond the end, %d: %w", off, maxGap, w.pos(), syscall.EOPNOTSUPP)
 	}
@@ -298,7 +295,7 @@ func (w *stream) old(c *chunkWriter) {
 		return
 	}
 	if err := w.drain(); err != nil {
-		_ = w.inode.space.dataError("write", w.who.Path, w.fail(err)) // for the log; the next call gets it
+		_ = w.inode.space.dataError("write", w.who, w.fail(err)) // for the log; the next call gets it
 	}
 }
 
