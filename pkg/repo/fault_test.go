@@ -305,7 +305,7 @@ func TestBreaker(t *testing.T) {
 		t.Errorf("%d degraded objects reported of 30", len(d))
 	}
 	dead.set(func() { dead.put = nil })
-	h := &rg.Repo.pods["pod0"].stores[3].health
+	h := &rg.Repo.pods["pod0"].stores[3].writes
 	h.mu.Lock()
 	h.retry = time.Now()
 	h.mu.Unlock()
@@ -313,6 +313,84 @@ func TestBreaker(t *testing.T) {
 	rg.write(t, "breaker/again2", content(1, 1000), 1000)
 	if d := rg.damage.take(); d != nil {
 		t.Errorf("a store that works again is left out: %v", d)
+	}
+}
+
+// A full store takes no new shards for a while, and serves everything else: else
+// nothing could make room in it.
+func TestFullStore(t *testing.T) {
+	rg := newRig(t, small, 1, nil)
+	data := content(1, 300_000)
+	l := rg.write(t, "full/old", data, 1<<20)
+	var puts, gets atomic.Int32
+	full := rg.store("full/old", l, 1)
+	full.put = func(context.Context, io.Reader) error {
+		puts.Add(1)
+		return objstore.ErrNoSpace
+	}
+	full.get = func(context.Context) error {
+		gets.Add(1)
+		return nil
+	}
+	for i := range 3 * maxFailures {
+		rg.write(t, fmt.Sprintf("full/%d", i), content(1, 1000), 1000)
+	}
+	if n := puts.Load(); n > maxFailures+1 {
+		t.Errorf("%d of %d writes tried a full store", n, 3*maxFailures)
+	}
+	rg.wantRead(t, "full/old", l, data, 0, len(data))
+	if gets.Load() == 0 {
+		t.Error("a read avoided a full store")
+	}
+	if err := rg.Remove(t.Context(), "full/old", l); err != nil {
+		t.Errorf("delete from a full store: %v", err)
+	}
+	if _, err := full.Stat(t.Context(), "full/old"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("shard in the full store after the delete: %v", err)
+	}
+}
+
+// Deletes do not wait for ever for a store, even if it ignores its context, and
+// not at all for one in which they failed lately. The other stores do theirs.
+func TestDeleteDeadStore(t *testing.T) {
+	rg := newRig(t, small, 1, func(c *Config) { c.StallTimeout = 500 * time.Millisecond })
+	layouts := make([]objfmt.Layout, 3*maxFailures)
+	for i := range layouts {
+		layouts[i] = rg.write(t, fmt.Sprintf("dead/%d", i), content(1, 1000), 1000)
+	}
+	var asked atomic.Int32
+	wake := make(chan struct{})
+	dead := rg.pods[0][2]
+	dead.set(func() {
+		dead.del = func(context.Context) error {
+			asked.Add(1)
+			<-wake
+			return nil
+		}
+	})
+	remove := func(i int) {
+		if err := rg.Remove(t.Context(), fmt.Sprintf("dead/%d", i), layouts[i]); !errors.Is(err, objstore.ErrUnavailable) {
+			t.Errorf("delete %d with a dead store: %v", i, err)
+		}
+	}
+	var first sync.WaitGroup
+	for i := range maxFailures {
+		first.Go(func() { remove(i) })
+	}
+	first.Wait()
+	for i := maxFailures; i < len(layouts); i++ {
+		remove(i)
+	}
+	close(wake)
+	if n := asked.Load(); n > maxFailures+1 {
+		t.Errorf("%d of %d deletes waited for a dead store", n, len(layouts))
+	}
+	for i, s := range rg.pods[0] {
+		if i != 2 {
+			for info := range s.Store.List(t.Context(), "", "") {
+				t.Errorf("left in store %d: %+v", i, info)
+			}
+		}
 	}
 }
 
@@ -509,7 +587,9 @@ func TestAvoidedAsLastResort(t *testing.T) {
 		l := rg.write(t, "last/resort", data, 1<<20)
 		for i, s := range rg.Repo.pods["pod0"].stores {
 			if avoided>>i&1 == 1 {
-				s.health.failures, s.health.retry = maxFailures, time.Now().Add(time.Hour)
+				for _, h := range []*health{&s.reads, &s.writes} {
+					h.failures, h.retry = maxFailures, time.Now().Add(time.Hour)
+				}
 			}
 		}
 		rg.wantRead(t, "last/resort", l, data, 0, len(data))

@@ -20,8 +20,8 @@ const (
 	maxPause    = time.Minute
 )
 
-// health is what is known of a store: a circuit breaker, so that a dead store
-// does not cost a timeout per read or write.
+// health is what is known of one kind of call to a store: a circuit breaker, so that
+// a dead store does not cost a timeout per read, write or delete.
 type health struct {
 	mu       sync.Mutex // guards what follows
 	failures int        // in a row

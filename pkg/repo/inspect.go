@@ -46,7 +46,7 @@ func (r *Repo) inspect(ctx context.Context, key string, l objfmt.Layout, shards 
 	for _, i := range which {
 		all.Go(func() {
 			err := r.inspectShard(ctx, stores[i], key, l, i, deep)
-			stores[i].health.report(err)
+			stores[i].reads.report(err)
 			shards[i].State, shards[i].Err = shardState(err), err
 		})
 	}

@@ -54,7 +54,7 @@ func (r *Repo) pick(key string, pods []*pod) target {
 		t := target{pod: p, stores: p.place(key, r.cfg.Geometry)}
 		usable := 0
 		for _, s := range t.stores {
-			v := s.health.ask(time.Now())
+			v := s.writes.ask(time.Now())
 			t.verdicts = append(t.verdicts, v)
 			if v == use {
 				usable++

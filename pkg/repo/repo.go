@@ -21,10 +21,11 @@
 //
 // # Stores that fail
 //
-// A store that fails several times in a row is avoided for a while and then probed. A
-// call to a store that hangs and ignores its context is left behind, with its buffers
-// still counted; it never touches memory of a caller. That is why reads copy cells
-// out of a buffer of their own rather than read into the caller's directly.
+// A store that fails several times in a row is avoided for a while and then probed;
+// by reads, writes and deletes each for itself, so that a full store can be read, and
+// freed. A call to a store that hangs and ignores its context is left behind, with its
+// buffers still counted; it never touches memory of a caller. That is why reads copy
+// cells out of a buffer of their own rather than read into the caller's directly.
 package repo
 
 import (
@@ -91,7 +92,7 @@ type pod struct {
 
 type store struct {
 	Store
-	health health
+	reads, writes, deletes health // of such calls: what fails for one need not for others
 }
 
 // New checks cfg. It does not touch the stores.

@@ -62,6 +62,7 @@ type trouble struct {
 	mu  sync.Mutex
 	put func(ctx context.Context, r io.Reader) error
 	get func(ctx context.Context) error
+	del func(ctx context.Context) error
 	all error
 }
 
@@ -111,8 +112,16 @@ func (s *trouble) Stat(ctx context.Context, key string) (objstore.Info, error) {
 }
 
 func (s *trouble) Delete(ctx context.Context, key string) error {
-	if _, _, all := s.hooks(); all != nil {
+	s.mu.Lock()
+	del, all := s.del, s.all
+	s.mu.Unlock()
+	if all != nil {
 		return all
+	}
+	if del != nil {
+		if err := del(ctx); err != nil {
+			return err
+		}
 	}
 	return s.Store.Delete(ctx, key)
 }

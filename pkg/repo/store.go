@@ -114,13 +114,28 @@ func (r *Repo) Stat(ctx context.Context, key string) (objstore.Info, error) {
 }
 
 // Remove deletes every shard of an object, by its recorded layout. All stores are
-// tried; the error wraps what each of them said.
+// tried, but those that failed deletes lately; the error wraps what each of them said.
 func (r *Repo) Remove(ctx context.Context, key string, l objfmt.Layout) error {
 	stores, err := r.locate(key, l)
 	if err != nil {
 		return err
 	}
 	return r.deleteFrom(ctx, key, stores)
+}
+
+// within returns how call ended. When ctx ends it is left behind, and the cause is the error.
+func within(ctx context.Context, call func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- call() }()
+	select {
+	case err := <-done:
+		if cause := context.Cause(ctx); err != nil && cause != nil {
+			return cause
+		}
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // Delete implements objstore.Store: what is under key in any store goes.
@@ -142,12 +157,12 @@ func (r *Repo) deleteFrom(ctx context.Context, key string, stores []*store) erro
 	var all sync.WaitGroup
 	for i, s := range stores {
 		all.Go(func() {
-			if s.health.ask(time.Now()) == avoid {
+			if s.deletes.ask(time.Now()) == avoid {
 				errs[i] = fmt.Errorf("store %s: %w", s.Name, errAvoided)
 				return
 			}
-			err := s.Delete(ctx, key)
-			s.health.report(err)
+			err := within(ctx, func() error { return s.Delete(ctx, key) })
+			s.deletes.report(err)
 			if err != nil {
 				errs[i] = fmt.Errorf("store %s: %w", s.Name, err)
 			}

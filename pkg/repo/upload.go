@@ -93,7 +93,7 @@ func (sh *shardUpload) end(err error) {
 	if cause := context.Cause(sh.ctx); err != nil && cause != nil {
 		err = cause
 	} else {
-		sh.store.health.report(err)
+		sh.store.writes.report(err)
 	}
 	sh.up.mu.Lock()
 	if err == nil {
@@ -208,7 +208,7 @@ func (u *upload) look() (progress, error) {
 func (sh *shardUpload) stall() {
 	why := fmt.Errorf("%w for %v", errStalled, sh.patience)
 	if sh.giveUp(why) {
-		sh.store.health.report(why)
+		sh.store.writes.report(why)
 	}
 }
 

@@ -183,7 +183,7 @@ func (w *window) span(shard int, need func(cell int64) bool) *fetch {
 func (w *window) start(f *fetch) bool {
 	now := time.Now()
 	late := w.repo.latency.late(f.end - f.first)
-	switch w.stores[f.shard].health.ask(now) {
+	switch w.stores[f.shard].reads.ask(now) {
 	case avoid:
 		if !w.avoided {
 			w.dead[f.shard] = fmt.Errorf("store %s: shard %d: %w", w.stores[f.shard].Name, f.shard, errAvoided)
@@ -217,7 +217,7 @@ func (w *window) take(f fetched) {
 		w.kept[w.index(f.shard, k.cell)] = k.data
 		w.buffers = append(w.buffers, k.buf)
 	}
-	w.stores[f.shard].health.report(f.err)
+	w.stores[f.shard].reads.report(f.err)
 	if f.err != nil {
 		w.dead[f.shard] = f.err
 		return
@@ -249,7 +249,7 @@ func (w *window) look(now time.Time) {
 	for _, f := range w.flying {
 		if now.After(f.stalls()) {
 			f.cancel(errStalled)
-			w.stores[f.shard].health.report(errStalled)
+			w.stores[f.shard].reads.report(errStalled)
 			w.dead[f.shard] = fmt.Errorf("store %s: shard %d: %w for %v", w.stores[f.shard].Name, f.shard, errStalled, w.repo.cfg.StallTimeout)
 			continue
 		}
@@ -279,7 +279,7 @@ func (w *window) finish() {
 	}
 	for _, f := range w.flying {
 		if f.slow && w.left.Load() == 0 {
-			w.stores[f.shard].health.report(errStalled) // others were faster together
+			w.stores[f.shard].reads.report(errStalled) // others were faster together
 		}
 	}
 	if !w.quiet {
