@@ -316,6 +316,68 @@ func TestBreaker(t *testing.T) {
 	}
 }
 
+// trip makes the writes of stores look as if they failed until lately; the next may try after so long.
+func trip(stores []*store, after time.Duration) {
+	for _, s := range stores {
+		s.writes.mu.Lock()
+		s.writes.failures, s.writes.pause, s.writes.retry = maxFailures, maxPause, time.Now().Add(after)
+		s.writes.mu.Unlock()
+	}
+}
+
+// keyFor returns a key of which the pod is the first choice.
+func (rg *rig) keyFor(pod, what string) string {
+	for i := 0; ; i++ {
+		if key := fmt.Sprint(what, i); rg.rank(key)[0].Name == pod {
+			return key
+		}
+	}
+}
+
+// A pod that was away takes writes again, though its stores may be tried at
+// different times: writes that go elsewhere use up none of their probes.
+func TestPodBack(t *testing.T) {
+	rg := newRig(t, small, 2, nil)
+	stores := rg.Repo.pods["pod0"].stores
+	key := rg.keyFor("pod0", "back/")
+	trip(stores[:3], 0)
+	trip(stores[3:], time.Hour)
+	for range 3 {
+		if l := rg.write(t, key, content(1, 1000), 1000); l.Pod != "pod1" {
+			t.Fatalf("written to %s, most of which failed lately", l.Pod)
+		}
+	}
+	trip(stores[3:], 0)
+	for range 3 {
+		if l := rg.write(t, key, content(1, 1000), 1000); l.Pod != "pod0" {
+			t.Errorf("written to %s while the first choice works again", l.Pod)
+		}
+	}
+	if d := rg.damage.take(); d != nil {
+		t.Errorf("shards left out: %v", d)
+	}
+}
+
+// A write is not risked to find out that a pod is still away.
+func TestPodStillAway(t *testing.T) {
+	rg := newRig(t, small, 2, func(c *Config) { c.StallTimeout = 2 * time.Second })
+	for _, s := range rg.pods[0] {
+		s.put = func(ctx context.Context, _ io.Reader) error { return hang(ctx) }
+		s.stat = hang
+	}
+	stores := rg.Repo.pods["pod0"].stores
+	trip(stores, 0)
+	data := content(1, 48*int(small.Stripe())) // more than is kept to begin anew elsewhere
+	if l := rg.write(t, rg.keyFor("pod0", "away/"), data, 1<<20); l.Pod != "pod1" {
+		t.Errorf("written to %s, which is away", l.Pod)
+	}
+	for i, s := range stores {
+		if v := s.writes.ask(time.Now()); v != avoid {
+			t.Errorf("store %d after a probe that failed: %v", i, v)
+		}
+	}
+}
+
 // A full store takes no new shards for a while, and serves everything else: else
 // nothing could make room in it.
 func TestFullStore(t *testing.T) {

@@ -83,6 +83,7 @@ type Repo struct {
 	cells    sync.Pool // *[]byte of a cell and its checksum
 	latency  latency
 	reported recent
+	picking  sync.Mutex // held while a write takes the probes of a pod: all or none
 }
 
 type pod struct {

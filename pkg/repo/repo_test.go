@@ -59,11 +59,12 @@ func (d *damageLog) take() []int {
 // trouble is a memory store with hooks that run before its calls.
 type trouble struct {
 	memstore.Store
-	mu  sync.Mutex
-	put func(ctx context.Context, r io.Reader) error
-	get func(ctx context.Context) error
-	del func(ctx context.Context) error
-	all error
+	mu   sync.Mutex
+	put  func(ctx context.Context, r io.Reader) error
+	get  func(ctx context.Context) error
+	del  func(ctx context.Context) error
+	stat func(ctx context.Context) error
+	all  error
 }
 
 func (s *trouble) set(f func()) {
@@ -105,8 +106,16 @@ func (s *trouble) Get(ctx context.Context, key string, off, n int64) (io.ReadClo
 }
 
 func (s *trouble) Stat(ctx context.Context, key string) (objstore.Info, error) {
-	if _, _, all := s.hooks(); all != nil {
+	s.mu.Lock()
+	stat, all := s.stat, s.all
+	s.mu.Unlock()
+	if all != nil {
 		return objstore.Info{}, all
+	}
+	if stat != nil {
+		if err := stat(ctx); err != nil {
+			return objstore.Info{}, err
+		}
 	}
 	return s.Store.Stat(ctx, key)
 }

@@ -65,7 +65,7 @@ func (r *Repo) startUpload(ctx context.Context, key string, l objfmt.Layout, t t
 			continue
 		}
 		if t.verdicts[i] == probe {
-			sh.patience /= 16
+			sh.patience /= probeShare
 		}
 		size := int64(-1)
 		if sized {

@@ -166,7 +166,7 @@ func (w *Writer) push() error {
 
 // start opens an upload to the best pod left and sends what has been written so far.
 func (w *Writer) start() {
-	t := w.repo.pick(w.key, w.pods)
+	t := w.repo.pick(w.ctx, w.key, w.pods)
 	w.layout.Pod = t.pod.Name
 	rest := w.pods[:0:0]
 	for _, p := range w.pods {
