@@ -378,6 +378,44 @@ func TestPodStillAway(t *testing.T) {
 	}
 }
 
+// wait is a store that takes so long before it goes on.
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A store that failed and works again is readmitted by a write even if it lags
+// behind the others: a little to begin, as much as any other to end.
+func TestSlowStoreReadmitted(t *testing.T) {
+	for name, lag := range map[string]func(*trouble){
+		"begin": func(s *trouble) {
+			s.put = func(ctx context.Context, _ io.Reader) error { return wait(ctx, 400*time.Millisecond) }
+		},
+		"end": func(s *trouble) {
+			s.done = func(ctx context.Context) error { return wait(ctx, 700*time.Millisecond) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rg := newRig(t, small, 1, nil)
+			lag(rg.pods[0][3])
+			s := rg.Repo.pods["pod0"].stores[3]
+			trip([]*store{s}, 0)
+			rg.write(t, "slow", content(1, 1000), 1000)
+			if d := rg.damage.take(); d != nil {
+				t.Errorf("shard left out: %v, %v", d, rg.damage.why)
+			}
+			if v := s.writes.look(time.Now()); v != use {
+				t.Errorf("store after a write it took: %v", v)
+			}
+		})
+	}
+}
+
 // A full store takes no new shards for a while, and serves everything else: else
 // nothing could make room in it.
 func TestFullStore(t *testing.T) {

@@ -56,7 +56,7 @@ func (d *damageLog) take() []int {
 	return shards
 }
 
-// trouble is a memory store with hooks that run before its calls.
+// trouble is a memory store with hooks that run before its calls, and after a Put has all bytes.
 type trouble struct {
 	memstore.Store
 	mu   sync.Mutex
@@ -64,6 +64,7 @@ type trouble struct {
 	get  func(ctx context.Context) error
 	del  func(ctx context.Context) error
 	stat func(ctx context.Context) error
+	done func(ctx context.Context) error
 	all  error
 }
 
@@ -89,7 +90,13 @@ func (s *trouble) Put(ctx context.Context, key string, r io.Reader, size int64) 
 			return err
 		}
 	}
-	return s.Store.Put(ctx, key, r, size)
+	s.mu.Lock()
+	done := s.done
+	s.mu.Unlock()
+	if err := s.Store.Put(ctx, key, r, size); err != nil || done == nil {
+		return err
+	}
+	return done(ctx)
 }
 
 func (s *trouble) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {

@@ -37,16 +37,17 @@ const (
 )
 
 type shardUpload struct {
-	up       *upload
-	index    int
-	store    *store
-	patience time.Duration
-	ctx      context.Context
-	cancel   context.CancelCauseFunc
-	queue    chan *stripe // has room for every stripe of the pipeline
-	busy     atomic.Int64 // since when the store has been at work, Unix nanoseconds; 0: it waits for us
-	sent     atomic.Bool  // the footer was handed over
-	ended    chan struct{}
+	up     *upload
+	index  int
+	store  *store
+	probe  bool // the store failed lately
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	queue  chan *stripe // has room for every stripe of the pipeline
+	busy   atomic.Int64 // since when the store has been at work, Unix nanoseconds; 0: it waits for us
+	took   atomic.Bool  // the store came for more than the header
+	sent   atomic.Bool  // the footer was handed over
+	ended  chan struct{}
 
 	state uploadState
 	err   error
@@ -56,16 +57,13 @@ type shardUpload struct {
 func (r *Repo) startUpload(ctx context.Context, key string, l objfmt.Layout, t target, room int, sized bool) *upload {
 	u := &upload{repo: r, key: key, layout: l, ctx: ctx, changed: make(chan struct{}, 1), looked: time.Now()}
 	for i, s := range t.stores {
-		sh := &shardUpload{up: u, index: i, store: s, patience: r.cfg.StallTimeout, queue: make(chan *stripe, room+len(t.stores)+1), ended: make(chan struct{})}
+		sh := &shardUpload{up: u, index: i, store: s, probe: t.verdicts[i] == probe, queue: make(chan *stripe, room+len(t.stores)+1), ended: make(chan struct{})}
 		sh.ctx, sh.cancel = context.WithCancelCause(ctx)
 		u.shards = append(u.shards, sh)
 		if t.verdicts[i] == avoid {
 			sh.state, sh.err = failed, errAvoided
 			close(sh.ended)
 			continue
-		}
-		if t.verdicts[i] == probe {
-			sh.patience /= probeShare
 		}
 		size := int64(-1)
 		if sized {
@@ -182,8 +180,8 @@ func (u *upload) look() (progress, error) {
 		if !awake {
 			break
 		}
-		if since := sh.busy.Load(); since != 0 && now.Sub(time.Unix(0, since)) > sh.patience {
-			sh.stall()
+		if since := sh.busy.Load(); since != 0 && now.Sub(time.Unix(0, since)) > sh.patience() {
+			sh.stall(fmt.Errorf("%w for %v", errStalled, sh.patience()))
 		}
 	}
 	u.mu.Lock()
@@ -204,9 +202,18 @@ func (u *upload) look() (progress, error) {
 	return p, nil
 }
 
-// stall gives a shard up for lack of progress and holds it against its store.
-func (sh *shardUpload) stall() {
-	why := fmt.Errorf("%w for %v", errStalled, sh.patience)
+// patience returns how long the store may make no progress. One that failed lately
+// has to begin soon, but once it has is as good as any: else one a little slower
+// than the others would fail probe after probe.
+func (sh *shardUpload) patience() time.Duration {
+	if sh.probe && !sh.took.Load() {
+		return sh.up.repo.cfg.StallTimeout / probeShare
+	}
+	return sh.up.repo.cfg.StallTimeout
+}
+
+// stall gives a shard up and holds it against its store.
+func (sh *shardUpload) stall(why error) {
 	if sh.giveUp(why) {
 		sh.store.writes.report(why)
 	}
@@ -263,8 +270,8 @@ func (u *upload) wait() error {
 // leave gives up the stragglers that have had their time since the quorum was reached.
 func (u *upload) leave(since time.Duration) {
 	for _, sh := range u.shards {
-		if since > sh.patience/4 {
-			sh.stall()
+		if limit := min(sh.patience(), u.repo.cfg.StallTimeout/4); since > limit {
+			sh.stall(fmt.Errorf("%w: not done %v after enough others", objstore.ErrUnavailable, limit))
 		}
 	}
 }
@@ -345,6 +352,7 @@ func (r *shardSource) next() ([]byte, error) {
 		r.begun = true
 		return sh.up.layout.Header(sh.up.key, sh.index).Append(nil)
 	}
+	sh.took.Store(true)
 	sh.busy.Store(0)
 	select {
 	case s, ok := <-sh.queue:
