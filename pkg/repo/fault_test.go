@@ -416,6 +416,37 @@ func TestSlowStoreReadmitted(t *testing.T) {
 	}
 }
 
+// A store may take its time after the last byte, as to send what it has gathered
+// and to put parts together: the longer, the larger the shard.
+func TestSlowFinish(t *testing.T) {
+	t.Parallel()
+	rg := newRig(t, small, 1, func(c *Config) { c.StallTimeout = 500 * time.Millisecond })
+	for _, s := range rg.pods[0] {
+		s.done = func(ctx context.Context) error { return wait(ctx, 900*time.Millisecond) }
+	}
+	rg.write(t, "slow", content(1, 4<<20), 1<<20)
+	if d := rg.damage.take(); d != nil {
+		t.Errorf("shards left out: %v, %v", d, rg.damage.why)
+	}
+}
+
+// After a quorum that took long, the others may be as late again.
+func TestSlowFinishOfOne(t *testing.T) {
+	t.Parallel()
+	rg := newRig(t, small, 1, func(c *Config) { c.StallTimeout = 2 * time.Second })
+	for i, s := range rg.pods[0] {
+		d := 850 * time.Millisecond
+		if i == 4 {
+			d = 1400 * time.Millisecond
+		}
+		s.done = func(ctx context.Context) error { return wait(ctx, d) }
+	}
+	rg.write(t, "slow", content(1, 1000), 1000)
+	if d := rg.damage.take(); d != nil {
+		t.Errorf("shards left out: %v, %v", d, rg.damage.why)
+	}
+}
+
 // A full store takes no new shards for a while, and serves everything else: else
 // nothing could make room in it.
 func TestFullStore(t *testing.T) {

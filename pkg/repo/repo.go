@@ -65,6 +65,7 @@ type Config struct {
 	// Memory bounds the bytes of all encode and decode buffers of the repo. 0: 256 MiB.
 	Memory int64
 	// StallTimeout is how long a shard may make no progress before it is given up. 0: 30s.
+	// Once it has all of a shard, a store gets a second more for each MiB.
 	StallTimeout time.Duration
 	// HedgeAfter is how long a shard read may take before parity is read beside it. 0: adaptive.
 	HedgeAfter time.Duration

@@ -24,6 +24,7 @@ type upload struct {
 	shards  []*shardUpload
 	changed chan struct{} // a signal: a shard ended
 	looked  time.Time     // when look was last called
+	closed  time.Time     // when the queues were
 
 	mu sync.Mutex // guards state and err of the shards
 }
@@ -158,7 +159,7 @@ func (u *upload) send(s *stripe) {
 func (u *upload) finish(size int64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.size = size
+	u.size, u.closed = size, time.Now()
 	for _, sh := range u.shards {
 		close(sh.queue)
 	}
@@ -204,13 +205,29 @@ func (u *upload) look() (progress, error) {
 
 // patience returns how long the store may make no progress. One that failed lately
 // has to begin soon, but once it has is as good as any: else one a little slower
-// than the others would fail probe after probe.
+// than the others would fail probe after probe. With the last byte a store may have
+// much to do that nobody sees: parts to send, and to put together.
 func (sh *shardUpload) patience() time.Duration {
-	if sh.probe && !sh.took.Load() {
-		return sh.up.repo.cfg.StallTimeout / probeShare
+	limit := sh.up.repo.cfg.StallTimeout
+	switch {
+	case sh.sent.Load():
+		return limit + sh.up.work(sh.index)
+	case sh.probe && !sh.took.Load():
+		return limit / probeShare
 	}
-	return sh.up.repo.cfg.StallTimeout
+	return limit
 }
+
+// work returns how long a store may be at work on a whole shard.
+func (u *upload) work(shard int) time.Duration {
+	l := u.layout
+	l.Size = u.size
+	return transferTime(l.ShardSize(u.key, shard))
+}
+
+// transferTime is how long so many bytes may take: a second for each MiB, as S3
+// requests have too.
+func transferTime(n int64) time.Duration { return time.Duration(n>>20) * time.Second }
 
 // stall gives a shard up and holds it against its store.
 func (sh *shardUpload) stall(why error) {
@@ -256,7 +273,7 @@ func (u *upload) wait() error {
 			if quorum.IsZero() {
 				quorum = time.Now()
 			}
-			u.leave(time.Since(quorum))
+			u.leave(time.Since(quorum), max(u.repo.cfg.StallTimeout/4, quorum.Sub(u.closed)))
 		}
 		select {
 		case <-u.changed:
@@ -267,10 +284,11 @@ func (u *upload) wait() error {
 	}
 }
 
-// leave gives up the stragglers that have had their time since the quorum was reached.
-func (u *upload) leave(since time.Duration) {
+// leave gives up the stragglers that have had their time since the quorum was
+// reached: fair is what the quorum took itself, if that was long.
+func (u *upload) leave(since, fair time.Duration) {
 	for _, sh := range u.shards {
-		if limit := min(sh.patience(), u.repo.cfg.StallTimeout/4); since > limit {
+		if limit := min(sh.patience(), fair); since > limit {
 			sh.stall(fmt.Errorf("%w: not done %v after enough others", objstore.ErrUnavailable, limit))
 		}
 	}
