@@ -396,3 +396,26 @@ func TestDamageReported(t *testing.T) {
 		t.Errorf("reported %v: %v", d, rg.damage.why)
 	}
 }
+
+// More bad shards than E are reported too, when the object could be read: no row
+// of it lacks more than E cells yet. A removed object is no damage.
+func TestDamageInDifferentRows(t *testing.T) {
+	const key = "report/object"
+	rg := newRig(t, objfmt.Geometry{Data: 2, Parity: 1, Block: 128 * kib}, 1, nil)
+	data := content(9, 600_000)
+	l := rg.write(t, key, data, 1<<20)
+	for i := range 2 {
+		rg.change(t, key, l, i, func(b []byte) []byte { b[l.CellPos(key, int64(i))]++; return b })
+	}
+	rg.wantRead(t, key, l, data, 0, len(data))
+	if d := rg.damage.take(); !slices.Equal(d, []int{0, 1}) {
+		t.Errorf("reported %v: %v", d, rg.damage.why)
+	}
+	if err := rg.Remove(t.Context(), key, l); err != nil {
+		t.Fatal(err)
+	}
+	_, err := rg.ReadAt(t.Context(), key, l, make([]byte, 10), 0)
+	if d := rg.damage.take(); d != nil || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("reported of a removed object: %v; %v", d, err)
+	}
+}

@@ -318,8 +318,8 @@ func (w *window) lost() error {
 	return fmt.Errorf("%s: %w: %w", what, ErrQuorum, errs)
 }
 
-// reportDamage tells of shards found missing or bad, unless all are: then the
-// object has been removed.
+// reportDamage tells of shards found missing or bad, unless more are than can be
+// done without: then the object may have been removed.
 func (w *window) reportDamage() {
 	var shards []int
 	var why causes
@@ -328,7 +328,7 @@ func (w *window) reportDamage() {
 			shards, why = append(shards, i), append(why, err)
 		}
 	}
-	if len(shards) > 0 && len(shards) <= w.layout.Parity {
+	if len(shards) > 0 && (w.left.Load() == 0 || len(shards) <= w.layout.Parity) {
 		w.repo.damaged(w.key, w.layout, shards, why)
 	}
 }
