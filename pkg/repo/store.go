@@ -177,7 +177,8 @@ func (r *Repo) deleteFrom(ctx context.Context, key string, stores []*store) erro
 
 // List implements objstore.Store. It merges the listings of all stores, so it names
 // also what a broken write or a delete left in a few of them; the size of such an
-// object is -1 when no shard tells it. Listings of up to E stores of a pod may fail.
+// object is -1 when no shard tells it. Listings of up to E stores of a pod may fail,
+// but fewer than N, which may be all that have an object.
 func (r *Repo) List(ctx context.Context, prefix, after string) iter.Seq2[objstore.Info, error] {
 	return func(yield func(objstore.Info, error) bool) {
 		m := r.merge(ctx, prefix, after)
@@ -249,8 +250,9 @@ func (m *merger) next() (key string, holders []listing, err error) {
 	if err := m.ctx.Err(); err != nil {
 		return "", nil, err
 	}
+	g := m.repo.cfg.Geometry
 	for p, errs := range m.failed {
-		if len(errs) > min(m.repo.cfg.Geometry.Parity, len(p.stores)-1) {
+		if len(errs) > min(g.Parity, g.Data-1, len(p.stores)-1) {
 			return "", nil, errs
 		}
 	}
