@@ -447,6 +447,58 @@ func TestSlowFinishOfOne(t *testing.T) {
 	}
 }
 
+// A write that leaves shards out is over when that has been recorded; if it cannot
+// be, the write fails and leaves nothing.
+func TestLeftOut(t *testing.T) {
+	const key = "left/out"
+	var noted []int
+	var noteErr error
+	rg := newRig(t, small, 1, func(c *Config) {
+		c.LeftOut = func(ctx context.Context, k string, l objfmt.Layout, shards []int, why error) error {
+			if k != key || l.Size != 1000 || !errors.Is(why, objstore.ErrNoSpace) || ctx.Err() != nil {
+				t.Errorf("left out of %s: %+v, %v, %v", k, l, why, ctx.Err())
+			}
+			noted = append(noted, shards...)
+			return noteErr
+		}
+	})
+	write := func() (objfmt.Layout, error) {
+		w, err := rg.Create(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(content(1, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		return w.Close()
+	}
+	l, err := write()
+	if err != nil || noted != nil {
+		t.Errorf("whole write: noted %v, %v", noted, err)
+	}
+	if err := rg.Remove(t.Context(), key, l); err != nil {
+		t.Fatal(err)
+	}
+	rg.store(key, l, 1).put = afterBytes(10, objstore.ErrNoSpace)
+	noteErr = fs.ErrPermission
+	if _, err := write(); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), key) {
+		t.Errorf("write that cannot be recorded as degraded: %v", err)
+	}
+	rg.wantEmpty(t, 0)
+	rg.idle(t)
+	noteErr = nil
+	if l, err = write(); err != nil {
+		t.Error(err)
+	}
+	if !slices.Equal(noted, []int{1, 1}) {
+		t.Errorf("noted %v", noted)
+	}
+	rg.wantRead(t, key, l, content(1, 1000), 0, 1000)
+	if d := rg.damage.take(); d != nil {
+		t.Errorf("what was left out is reported again: %v", d)
+	}
+}
+
 // A full store takes no new shards for a while, and serves everything else: else
 // nothing could make room in it.
 func TestFullStore(t *testing.T) {

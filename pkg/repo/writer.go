@@ -257,12 +257,8 @@ func (w *Writer) Close() (objfmt.Layout, error) {
 		return objfmt.Layout{}, err
 	}
 	w.err = errClosed
-	l := w.layout
-	if shards, why := w.up.missing(); len(shards) > 0 {
-		w.repo.damaged(w.key, l, shards, why)
-	}
 	w.release()
-	return l, nil
+	return w.layout, nil
 }
 
 func (w *Writer) close() error {
@@ -290,12 +286,24 @@ func (w *Writer) close() error {
 	for {
 		err := w.up.wait()
 		if err == nil {
-			return nil
+			return w.record()
 		}
 		if err = w.retry(err); err != nil {
 			return err
 		}
 	}
+}
+
+// record sees to it that somebody knows of the shards that the write leaves out.
+func (w *Writer) record() error {
+	shards, why := w.up.missing()
+	if len(shards) == 0 {
+		return nil
+	}
+	if err := w.repo.leftOut(w.ctx, w.key, w.layout, shards, why); err != nil {
+		return fmt.Errorf("write %s to repo %s: record missing shards %v: %w", w.key, w.repo.cfg.Name, shards, err)
+	}
+	return nil
 }
 
 // climb puts n more bytes within reach: it takes the memory for a head that holds
