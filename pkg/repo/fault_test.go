@@ -240,6 +240,59 @@ func TestStalledReads(t *testing.T) {
 	rg.idle(t)
 }
 
+// A fetch that stalls counts once against its store, not again when it has ended.
+func TestStallCountsOnce(t *testing.T) {
+	rg := newRig(t, small, 1, func(c *Config) { c.HedgeAfter = time.Minute; c.StallTimeout = 300 * time.Millisecond })
+	data := content(3, int(small.Stripe()))
+	l := rg.write(t, "once", data, 1<<20)
+	rg.store("once", l, 1).get = hang
+	for i := l.Data; i < l.Shards(); i++ { // in their time the first one ends
+		rg.store("once", l, i).get = func(ctx context.Context) error { return wait(ctx, 50*time.Millisecond) }
+	}
+	rg.wantRead(t, "once", l, data, 0, len(data))
+	h := &rg.Repo.pods["pod0"].stores[l.Place("once", 1)].reads
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.failures != 1 {
+		t.Errorf("%d failures of a store that stalled once", h.failures)
+	}
+}
+
+// Whatever ends a read, its error says of which object in which pod.
+func TestReadErrors(t *testing.T) {
+	rg := newRig(t, small, 1, nil)
+	data := content(3, 1000)
+	l := rg.write(t, "errors/object", data, 1000)
+	want := func(ctx context.Context, what string, class error) {
+		t.Helper()
+		_, err := rg.ReadAt(ctx, "errors/object", l, make([]byte, 1000), 0)
+		if !errors.Is(err, class) || strings.Count(err.Error(), "errors/object from repo test, pod pod0") != 1 {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	b := rg.reads
+	b.wait = 10 * time.Millisecond
+	if !b.try(b.size, 0) {
+		t.Fatal("memory is held")
+	}
+	want(t.Context(), "no memory", objstore.ErrUnavailable)
+	b.release(b.size)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for i := range l.Shards() {
+		rg.store("errors/object", l, i).get = func(ctx context.Context) error {
+			cancel()
+			return hang(ctx)
+		}
+	}
+	want(ctx, "cancelled", context.Canceled)
+	for i := range l.Shards() {
+		s := rg.store("errors/object", l, i)
+		s.set(func() { s.get, s.all = nil, fs.ErrPermission })
+	}
+	want(t.Context(), "lost", ErrQuorum)
+}
+
 // A store that hangs and ignores its context is left behind; it gets no more
 // from the caller's memory, and what it holds is counted until it wakes.
 func TestDeafStore(t *testing.T) {

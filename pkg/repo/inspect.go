@@ -39,7 +39,7 @@ func (r *Repo) inspect(ctx context.Context, key string, l objfmt.Layout, shards 
 	}
 	memory := min(rowMemory(len(which), 1, l.Cell()), r.reads.size)
 	if err := r.reads.acquire(ctx, memory); err != nil {
-		return err
+		return fmt.Errorf("inspect %s in repo %s, pod %s: %w", key, r.cfg.Name, l.Pod, err)
 	}
 	defer r.reads.release(memory)
 	var all sync.WaitGroup
@@ -51,7 +51,10 @@ func (r *Repo) inspect(ctx context.Context, key string, l objfmt.Layout, shards 
 		})
 	}
 	all.Wait()
-	return ctx.Err()
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("inspect %s in repo %s, pod %s: %w", key, r.cfg.Name, l.Pod, err)
+	}
+	return nil
 }
 
 // inspectShard returns what is wrong with a shard.
