@@ -47,15 +47,8 @@ func (r *Repo) Create(ctx context.Context, key string) (*Writer, error) {
 	return r.create(ctx, key, -1)
 }
 
-// CreateSized is Create for an object of known length: stores are told the sizes
-// of shards in advance. Close fails if another number of bytes was written.
-func (r *Repo) CreateSized(ctx context.Context, key string, size int64) (*Writer, error) {
-	if size < 0 || size > objfmt.MaxObject {
-		return nil, fmt.Errorf("write %s to repo %s: %w: size %d", key, r.cfg.Name, fs.ErrInvalid, size)
-	}
-	return r.create(ctx, key, size)
-}
-
+// create is Create for an object of known length, unless size is -1: stores are told
+// the sizes of shards in advance. Close fails if another number of bytes was written.
 func (r *Repo) create(ctx context.Context, key string, size int64) (*Writer, error) {
 	if err := checkKey(key); err != nil {
 		return nil, err
