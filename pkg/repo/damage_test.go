@@ -1,12 +1,19 @@
 package repo
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"marfs/pkg/objfmt"
 	"marfs/pkg/objstore"
@@ -264,6 +271,116 @@ func TestRebuild(t *testing.T) {
 	rg.idle(t)
 }
 
+// A rebuild that fails halfway leaves every shard as it was: cells of bad ones may
+// be all there is when a good one is lost too. The error says once why.
+func TestRebuildFailsHalfway(t *testing.T) {
+	const key = "rebuild/object"
+	rg := newRig(t, objfmt.Geometry{Data: 2, Parity: 2, Block: 128 * kib}, 1, nil)
+	data := content(7, 20*256*kib) // several rounds of rows
+	l := rg.write(t, key, data, 1<<20)
+	var before []objstore.Info
+	for i := range 4 {
+		if i >= 2 {
+			rg.change(t, key, l, i, func(b []byte) []byte { b[l.CellPos(key, int64(i))]++; return b })
+		}
+		info, _ := rg.store(key, l, i).Stat(t.Context(), key)
+		before = append(before, info)
+	}
+	var gets atomic.Int32
+	rg.store(key, l, 0).get = func(context.Context) error {
+		if gets.Add(1) > 4 { // header, footer, all of it, rows of one round
+			return objstore.ErrUnavailable
+		}
+		return nil
+	}
+	_, err := rg.Rebuild(t.Context(), key, l)
+	if !errors.Is(err, ErrQuorum) || strings.Count(err.Error(), ErrQuorum.Error()) != 1 {
+		t.Errorf("rebuild without a quorum: %v", err)
+	}
+	for i := range 4 {
+		if after, err := rg.store(key, l, i).Stat(t.Context(), key); err != nil || after != before[i] {
+			t.Errorf("shard %d was %+v, is %+v, %v", i, before[i], after, err)
+		}
+	}
+	rg.wantRead(t, key, l, data, 0, len(data))
+	rg.idle(t)
+}
+
+// Rebuilds of an object at the same time do no harm to what the others made.
+func TestConcurrentRebuilds(t *testing.T) {
+	const key = "rebuild/object"
+	rg := newRig(t, small, 1, nil)
+	data := content(7, 3*int(small.Stripe()))
+	l := rg.write(t, key, data, 1<<20)
+	s := rg.store(key, l, 1)
+	var deletes atomic.Int32
+	s.del = func(context.Context) error {
+		deletes.Add(1)
+		return nil
+	}
+	rg.change(t, key, l, 1, func(b []byte) []byte { b[l.CellPos(key, 1)]++; return b })
+	var all errgroup.Group
+	for range 4 {
+		all.Go(func() error {
+			_, err := rg.Rebuild(t.Context(), key, l)
+			return err
+		})
+	}
+	if err := all.Wait(); err != nil {
+		t.Error(err)
+	}
+	rg.wantShards(t, key, l, ShardOK)
+	if n := deletes.Load(); n > 0 {
+		t.Errorf("a rebuild deleted a shard %d times", n)
+	}
+}
+
+// A rebuild reads around a source that hangs, and does not let a target that
+// hangs keep it from the others.
+func TestRebuildBesideHanging(t *testing.T) {
+	const key = "rebuild/object"
+	for name, spoil := range map[string]func(source, target *trouble){
+		"source": func(source, _ *trouble) {
+			var gets atomic.Int32
+			source.get = func(ctx context.Context) error {
+				if gets.Add(1) > 3 { // header, footer, all of it
+					return hang(ctx)
+				}
+				return nil
+			}
+		},
+		"target": func(_, target *trouble) {
+			target.put = func(ctx context.Context, _ io.Reader) error { return hang(ctx) }
+		},
+		"target at its end": func(_, target *trouble) { target.done = hang },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rg := newRig(t, small, 1, func(c *Config) { c.StallTimeout = 600 * time.Millisecond; c.HedgeAfter = time.Minute })
+			data := content(7, 3*int(small.Stripe()))
+			l := rg.write(t, key, data, 1<<20)
+			lost, except := []int{2, 4}, []int{2}
+			if name == "source" {
+				lost, except = []int{4}, nil
+			}
+			for _, i := range lost {
+				rg.change(t, key, l, i, func([]byte) []byte { return nil })
+			}
+			spoil(rg.store(key, l, 0), rg.store(key, l, 2))
+			_, err := rg.Rebuild(t.Context(), key, l)
+			rg.store(key, l, 0).set(func() { rg.store(key, l, 0).get = nil })
+			switch {
+			case name == "source" && err != nil:
+				t.Errorf("rebuild beside a hanging source: %v", err)
+			case name == "target" && (!errors.Is(err, objstore.ErrUnavailable) || !strings.Contains(err.Error(), "shard 2: ")):
+				t.Errorf("rebuild to a hanging target: %v", err)
+			}
+			rg.wantShards(t, key, l, ShardOK, except...)
+			rg.idle(t)
+		})
+	}
+}
+
 // Damage is reported once, with the shards and the reason.
 func TestDamageReported(t *testing.T) {
 	const key = "report/object"
@@ -277,5 +394,28 @@ func TestDamageReported(t *testing.T) {
 	}
 	if d := rg.damage.take(); !slices.Equal(d, []int{0, 1}) || !errors.Is(rg.damage.why, objstore.ErrCorrupt) {
 		t.Errorf("reported %v: %v", d, rg.damage.why)
+	}
+}
+
+// More bad shards than E are reported too, when the object could be read: no row
+// of it lacks more than E cells yet. A removed object is no damage.
+func TestDamageInDifferentRows(t *testing.T) {
+	const key = "report/object"
+	rg := newRig(t, objfmt.Geometry{Data: 2, Parity: 1, Block: 128 * kib}, 1, nil)
+	data := content(9, 600_000)
+	l := rg.write(t, key, data, 1<<20)
+	for i := range 2 {
+		rg.change(t, key, l, i, func(b []byte) []byte { b[l.CellPos(key, int64(i))]++; return b })
+	}
+	rg.wantRead(t, key, l, data, 0, len(data))
+	if d := rg.damage.take(); !slices.Equal(d, []int{0, 1}) {
+		t.Errorf("reported %v: %v", d, rg.damage.why)
+	}
+	if err := rg.Remove(t.Context(), key, l); err != nil {
+		t.Fatal(err)
+	}
+	_, err := rg.ReadAt(t.Context(), key, l, make([]byte, 10), 0)
+	if d := rg.damage.take(); d != nil || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("reported of a removed object: %v; %v", d, err)
 	}
 }

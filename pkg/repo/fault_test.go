@@ -240,6 +240,59 @@ func TestStalledReads(t *testing.T) {
 	rg.idle(t)
 }
 
+// A fetch that stalls counts once against its store, not again when it has ended.
+func TestStallCountsOnce(t *testing.T) {
+	rg := newRig(t, small, 1, func(c *Config) { c.HedgeAfter = time.Minute; c.StallTimeout = 300 * time.Millisecond })
+	data := content(3, int(small.Stripe()))
+	l := rg.write(t, "once", data, 1<<20)
+	rg.store("once", l, 1).get = hang
+	for i := l.Data; i < l.Shards(); i++ { // in their time the first one ends
+		rg.store("once", l, i).get = func(ctx context.Context) error { return wait(ctx, 50*time.Millisecond) }
+	}
+	rg.wantRead(t, "once", l, data, 0, len(data))
+	h := &rg.Repo.pods["pod0"].stores[l.Place("once", 1)].reads
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.failures != 1 {
+		t.Errorf("%d failures of a store that stalled once", h.failures)
+	}
+}
+
+// Whatever ends a read, its error says of which object in which pod.
+func TestReadErrors(t *testing.T) {
+	rg := newRig(t, small, 1, nil)
+	data := content(3, 1000)
+	l := rg.write(t, "errors/object", data, 1000)
+	want := func(ctx context.Context, what string, class error) {
+		t.Helper()
+		_, err := rg.ReadAt(ctx, "errors/object", l, make([]byte, 1000), 0)
+		if !errors.Is(err, class) || strings.Count(err.Error(), "errors/object from repo test, pod pod0") != 1 {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	b := rg.reads
+	b.wait = 10 * time.Millisecond
+	if !b.try(b.size, 0) {
+		t.Fatal("memory is held")
+	}
+	want(t.Context(), "no memory", objstore.ErrUnavailable)
+	b.release(b.size)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for i := range l.Shards() {
+		rg.store("errors/object", l, i).get = func(ctx context.Context) error {
+			cancel()
+			return hang(ctx)
+		}
+	}
+	want(ctx, "cancelled", context.Canceled)
+	for i := range l.Shards() {
+		s := rg.store("errors/object", l, i)
+		s.set(func() { s.get, s.all = nil, fs.ErrPermission })
+	}
+	want(t.Context(), "lost", ErrQuorum)
+}
+
 // A store that hangs and ignores its context is left behind; it gets no more
 // from the caller's memory, and what it holds is counted until it wakes.
 func TestDeafStore(t *testing.T) {
@@ -305,7 +358,7 @@ func TestBreaker(t *testing.T) {
 		t.Errorf("%d degraded objects reported of 30", len(d))
 	}
 	dead.set(func() { dead.put = nil })
-	h := &rg.Repo.pods["pod0"].stores[3].health
+	h := &rg.Repo.pods["pod0"].stores[3].writes
 	h.mu.Lock()
 	h.retry = time.Now()
 	h.mu.Unlock()
@@ -313,6 +366,267 @@ func TestBreaker(t *testing.T) {
 	rg.write(t, "breaker/again2", content(1, 1000), 1000)
 	if d := rg.damage.take(); d != nil {
 		t.Errorf("a store that works again is left out: %v", d)
+	}
+}
+
+// trip makes the writes of stores look as if they failed until lately; the next may try after so long.
+func trip(stores []*store, after time.Duration) {
+	for _, s := range stores {
+		s.writes.mu.Lock()
+		s.writes.failures, s.writes.pause, s.writes.retry = maxFailures, maxPause, time.Now().Add(after)
+		s.writes.mu.Unlock()
+	}
+}
+
+// keyFor returns a key of which the pod is the first choice.
+func (rg *rig) keyFor(pod, what string) string {
+	for i := 0; ; i++ {
+		if key := fmt.Sprint(what, i); rg.rank(key)[0].Name == pod {
+			return key
+		}
+	}
+}
+
+// A pod that was away takes writes again, though its stores may be tried at
+// different times: writes that go elsewhere use up none of their probes.
+func TestPodBack(t *testing.T) {
+	rg := newRig(t, small, 2, nil)
+	stores := rg.Repo.pods["pod0"].stores
+	key := rg.keyFor("pod0", "back/")
+	trip(stores[:3], 0)
+	trip(stores[3:], time.Hour)
+	for range 3 {
+		if l := rg.write(t, key, content(1, 1000), 1000); l.Pod != "pod1" {
+			t.Fatalf("written to %s, most of which failed lately", l.Pod)
+		}
+	}
+	trip(stores[3:], 0)
+	for range 3 {
+		if l := rg.write(t, key, content(1, 1000), 1000); l.Pod != "pod0" {
+			t.Errorf("written to %s while the first choice works again", l.Pod)
+		}
+	}
+	if d := rg.damage.take(); d != nil {
+		t.Errorf("shards left out: %v", d)
+	}
+}
+
+// A write is not risked to find out that a pod is still away.
+func TestPodStillAway(t *testing.T) {
+	rg := newRig(t, small, 2, func(c *Config) { c.StallTimeout = 2 * time.Second })
+	for _, s := range rg.pods[0] {
+		s.put = func(ctx context.Context, _ io.Reader) error { return hang(ctx) }
+		s.stat = hang
+	}
+	stores := rg.Repo.pods["pod0"].stores
+	trip(stores, 0)
+	data := content(1, 48*int(small.Stripe())) // more than is kept to begin anew elsewhere
+	if l := rg.write(t, rg.keyFor("pod0", "away/"), data, 1<<20); l.Pod != "pod1" {
+		t.Errorf("written to %s, which is away", l.Pod)
+	}
+	for i, s := range stores {
+		if v := s.writes.ask(time.Now()); v != avoid {
+			t.Errorf("store %d after a probe that failed: %v", i, v)
+		}
+	}
+}
+
+// wait is a store that takes so long before it goes on.
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A store that failed and works again is readmitted by a write even if it lags
+// behind the others: a little to begin, as much as any other to end.
+func TestSlowStoreReadmitted(t *testing.T) {
+	for name, lag := range map[string]func(*trouble){
+		"begin": func(s *trouble) {
+			s.put = func(ctx context.Context, _ io.Reader) error { return wait(ctx, 400*time.Millisecond) }
+		},
+		"end": func(s *trouble) {
+			s.done = func(ctx context.Context) error { return wait(ctx, 700*time.Millisecond) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rg := newRig(t, small, 1, nil)
+			lag(rg.pods[0][3])
+			s := rg.Repo.pods["pod0"].stores[3]
+			trip([]*store{s}, 0)
+			rg.write(t, "slow", content(1, 1000), 1000)
+			if d := rg.damage.take(); d != nil {
+				t.Errorf("shard left out: %v, %v", d, rg.damage.why)
+			}
+			if v := s.writes.look(time.Now()); v != use {
+				t.Errorf("store after a write it took: %v", v)
+			}
+		})
+	}
+}
+
+// A store may take its time after the last byte, as to send what it has gathered
+// and to put parts together: the longer, the larger the shard.
+func TestSlowFinish(t *testing.T) {
+	t.Parallel()
+	rg := newRig(t, small, 1, func(c *Config) { c.StallTimeout = 500 * time.Millisecond })
+	for _, s := range rg.pods[0] {
+		s.done = func(ctx context.Context) error { return wait(ctx, 900*time.Millisecond) }
+	}
+	rg.write(t, "slow", content(1, 4<<20), 1<<20)
+	if d := rg.damage.take(); d != nil {
+		t.Errorf("shards left out: %v, %v", d, rg.damage.why)
+	}
+}
+
+// After a quorum that took long, the others may be as late again.
+func TestSlowFinishOfOne(t *testing.T) {
+	t.Parallel()
+	rg := newRig(t, small, 1, func(c *Config) { c.StallTimeout = 2 * time.Second })
+	for i, s := range rg.pods[0] {
+		d := 850 * time.Millisecond
+		if i == 4 {
+			d = 1400 * time.Millisecond
+		}
+		s.done = func(ctx context.Context) error { return wait(ctx, d) }
+	}
+	rg.write(t, "slow", content(1, 1000), 1000)
+	if d := rg.damage.take(); d != nil {
+		t.Errorf("shards left out: %v, %v", d, rg.damage.why)
+	}
+}
+
+// A write that leaves shards out is over when that has been recorded; if it cannot
+// be, the write fails and leaves nothing.
+func TestLeftOut(t *testing.T) {
+	const key = "left/out"
+	var noted []int
+	var noteErr error
+	rg := newRig(t, small, 1, func(c *Config) {
+		c.LeftOut = func(ctx context.Context, k string, l objfmt.Layout, shards []int, why error) error {
+			if k != key || l.Size != 1000 || !errors.Is(why, objstore.ErrNoSpace) || ctx.Err() != nil {
+				t.Errorf("left out of %s: %+v, %v, %v", k, l, why, ctx.Err())
+			}
+			noted = append(noted, shards...)
+			return noteErr
+		}
+	})
+	write := func() (objfmt.Layout, error) {
+		w, err := rg.Create(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(content(1, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		return w.Close()
+	}
+	l, err := write()
+	if err != nil || noted != nil {
+		t.Errorf("whole write: noted %v, %v", noted, err)
+	}
+	if err := rg.Remove(t.Context(), key, l); err != nil {
+		t.Fatal(err)
+	}
+	rg.store(key, l, 1).put = afterBytes(10, objstore.ErrNoSpace)
+	noteErr = fs.ErrPermission
+	if _, err := write(); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), key) {
+		t.Errorf("write that cannot be recorded as degraded: %v", err)
+	}
+	rg.wantEmpty(t, 0)
+	rg.idle(t)
+	noteErr = nil
+	if l, err = write(); err != nil {
+		t.Error(err)
+	}
+	if !slices.Equal(noted, []int{1, 1}) {
+		t.Errorf("noted %v", noted)
+	}
+	rg.wantRead(t, key, l, content(1, 1000), 0, 1000)
+	if d := rg.damage.take(); d != nil {
+		t.Errorf("what was left out is reported again: %v", d)
+	}
+}
+
+// A full store takes no new shards for a while, and serves everything else: else
+// nothing could make room in it.
+func TestFullStore(t *testing.T) {
+	rg := newRig(t, small, 1, nil)
+	data := content(1, 300_000)
+	l := rg.write(t, "full/old", data, 1<<20)
+	var puts, gets atomic.Int32
+	full := rg.store("full/old", l, 1)
+	full.put = func(context.Context, io.Reader) error {
+		puts.Add(1)
+		return objstore.ErrNoSpace
+	}
+	full.get = func(context.Context) error {
+		gets.Add(1)
+		return nil
+	}
+	for i := range 3 * maxFailures {
+		rg.write(t, fmt.Sprintf("full/%d", i), content(1, 1000), 1000)
+	}
+	if n := puts.Load(); n > maxFailures+1 {
+		t.Errorf("%d of %d writes tried a full store", n, 3*maxFailures)
+	}
+	rg.wantRead(t, "full/old", l, data, 0, len(data))
+	if gets.Load() == 0 {
+		t.Error("a read avoided a full store")
+	}
+	if err := rg.Remove(t.Context(), "full/old", l); err != nil {
+		t.Errorf("delete from a full store: %v", err)
+	}
+	if _, err := full.Stat(t.Context(), "full/old"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("shard in the full store after the delete: %v", err)
+	}
+}
+
+// Deletes do not wait for ever for a store, even if it ignores its context, and
+// not at all for one in which they failed lately. The other stores do theirs.
+func TestDeleteDeadStore(t *testing.T) {
+	rg := newRig(t, small, 1, func(c *Config) { c.StallTimeout = 500 * time.Millisecond })
+	layouts := make([]objfmt.Layout, 3*maxFailures)
+	for i := range layouts {
+		layouts[i] = rg.write(t, fmt.Sprintf("dead/%d", i), content(1, 1000), 1000)
+	}
+	var asked atomic.Int32
+	wake := make(chan struct{})
+	dead := rg.pods[0][2]
+	dead.set(func() {
+		dead.del = func(context.Context) error {
+			asked.Add(1)
+			<-wake
+			return nil
+		}
+	})
+	remove := func(i int) {
+		if err := rg.Remove(t.Context(), fmt.Sprintf("dead/%d", i), layouts[i]); !errors.Is(err, objstore.ErrUnavailable) {
+			t.Errorf("delete %d with a dead store: %v", i, err)
+		}
+	}
+	var first sync.WaitGroup
+	for i := range maxFailures {
+		first.Go(func() { remove(i) })
+	}
+	first.Wait()
+	for i := maxFailures; i < len(layouts); i++ {
+		remove(i)
+	}
+	close(wake)
+	if n := asked.Load(); n > maxFailures+1 {
+		t.Errorf("%d of %d deletes waited for a dead store", n, len(layouts))
+	}
+	for i, s := range rg.pods[0] {
+		if i != 2 {
+			for info := range s.Store.List(t.Context(), "", "") {
+				t.Errorf("left in store %d: %+v", i, info)
+			}
+		}
 	}
 }
 
@@ -509,7 +823,9 @@ func TestAvoidedAsLastResort(t *testing.T) {
 		l := rg.write(t, "last/resort", data, 1<<20)
 		for i, s := range rg.Repo.pods["pod0"].stores {
 			if avoided>>i&1 == 1 {
-				s.health.failures, s.health.retry = maxFailures, time.Now().Add(time.Hour)
+				for _, h := range []*health{&s.reads, &s.writes} {
+					h.failures, h.retry = maxFailures, time.Now().Add(time.Hour)
+				}
 			}
 		}
 		rg.wantRead(t, "last/resort", l, data, 0, len(data))

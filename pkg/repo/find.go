@@ -76,11 +76,11 @@ func (r *Repo) sight(ctx context.Context, key string) []sighting {
 			sight := &seen[at]
 			at++
 			all.Go(func() {
-				if s.health.ask(time.Now()) == avoid {
+				if s.reads.ask(time.Now()) == avoid {
 					sight.err = errAvoided
 				} else {
 					sight.err = sight.look(ctx, r.cfg.Name, s, key)
-					s.health.report(sight.err)
+					s.reads.report(sight.err)
 				}
 				if sight.err != nil {
 					sight.err = fmt.Errorf("store %s: %w", s.Name, sight.err)

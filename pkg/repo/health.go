@@ -20,8 +20,8 @@ const (
 	maxPause    = time.Minute
 )
 
-// health is what is known of a store: a circuit breaker, so that a dead store
-// does not cost a timeout per read or write.
+// health is what is known of one kind of call to a store: a circuit breaker, so that
+// a dead store does not cost a timeout per read, write or delete.
 type health struct {
 	mu       sync.Mutex // guards what follows
 	failures int        // in a row
@@ -39,18 +39,36 @@ const (
 	avoid
 )
 
+// probeShare is which part of the stall timeout a probe gets to show a sign of life.
+const probeShare = 16
+
 // ask returns what to do with the store. Of several callers at the time of a
 // probe one gets it.
 func (h *health) ask(now time.Time) verdict {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	v := h.verdict(now)
+	if v == probe {
+		h.retry, h.probing = now.Add(h.pause), true
+	}
+	return v
+}
+
+// look returns what ask would.
+func (h *health) look(now time.Time) verdict {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.verdict(now)
+}
+
+// verdict is for ask and look. h.mu is locked.
+func (h *health) verdict(now time.Time) verdict {
 	switch {
 	case h.failures < maxFailures:
 		return use
 	case now.Before(h.retry):
 		return avoid
 	}
-	h.retry, h.probing = now.Add(h.pause), true
 	return probe
 }
 

@@ -39,19 +39,22 @@ func (r *Repo) inspect(ctx context.Context, key string, l objfmt.Layout, shards 
 	}
 	memory := min(rowMemory(len(which), 1, l.Cell()), r.reads.size)
 	if err := r.reads.acquire(ctx, memory); err != nil {
-		return err
+		return fmt.Errorf("inspect %s in repo %s, pod %s: %w", key, r.cfg.Name, l.Pod, err)
 	}
 	defer r.reads.release(memory)
 	var all sync.WaitGroup
 	for _, i := range which {
 		all.Go(func() {
 			err := r.inspectShard(ctx, stores[i], key, l, i, deep)
-			stores[i].health.report(err)
+			stores[i].reads.report(err)
 			shards[i].State, shards[i].Err = shardState(err), err
 		})
 	}
 	all.Wait()
-	return ctx.Err()
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("inspect %s in repo %s, pod %s: %w", key, r.cfg.Name, l.Pod, err)
+	}
+	return nil
 }
 
 // inspectShard returns what is wrong with a shard.

@@ -1,10 +1,12 @@
 package repo
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"time"
 
 	"marfs/pkg/objfmt"
@@ -47,7 +49,7 @@ func (r *Repo) Rebuild(ctx context.Context, key string, l objfmt.Layout) ([]Shar
 	}
 	for _, i := range bad {
 		if shards[i].State != ShardOK {
-			return shards, fmt.Errorf("rebuild %s in repo %s: %w", key, r.cfg.Name, join(failed, shards[i].Err))
+			return shards, fmt.Errorf("rebuild %s in repo %s: %w", key, r.cfg.Name, cmp.Or(failed, shards[i].Err))
 		}
 	}
 	return shards, nil
@@ -75,11 +77,13 @@ type rebuild struct {
 
 // put is the new file of a shard on its way to the store.
 type put struct {
-	shard int
-	buf   []byte
-	w     *io.PipeWriter
-	err   error // of writing
-	done  chan error
+	shard   int
+	store   *store
+	buf     []byte
+	w       *io.PipeWriter
+	err     error       // of writing
+	stalled *time.Timer // ends the Put
+	done    chan error
 }
 
 func (b *rebuild) run(ctx context.Context, bad []int) error {
@@ -94,50 +98,53 @@ func (b *rebuild) run(ctx context.Context, bad []int) error {
 		return err
 	}
 	defer b.repo.writes.release(memory)
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stalled := time.AfterFunc(b.repo.cfg.StallTimeout, func() { cancel(errStalled) })
-	defer stalled.Stop()
-
 	for _, i := range bad {
-		b.puts = append(b.puts, b.start(ctx, stores[i], i, make([]byte, rows*int64(l.Cell()+objfmt.SumSize))))
+		p, cancel := b.start(ctx, stores[i], i, make([]byte, rows*int64(l.Cell()+objfmt.SumSize)))
+		defer cancel()
+		b.puts = append(b.puts, p)
 	}
-	var failed error
-	for first := int64(0); first < l.Rows() && failed == nil; first += rows {
-		failed = b.copyRows(ctx, stores, first, min(first+rows, l.Rows()))
-		stalled.Reset(b.repo.cfg.StallTimeout)
+	for first := int64(0); first < l.Rows() && b.alive(); first += rows {
+		if err := b.copyRows(ctx, stores, first, min(first+rows, l.Rows())); err != nil {
+			b.abandon(err)
+			return err
+		}
 	}
-	return b.end(ctx, failed)
+	return b.end()
 }
 
-// start begins to put a shard. One that is not needed is deleted first: a torn
-// overwrite of an object is worse than none, on some stores.
-func (b *rebuild) start(ctx context.Context, s *store, shard int, buf []byte) *put {
+// start begins to put a shard over the old one, which is replaced only when the
+// new one is whole: until then its good cells may be needed.
+func (b *rebuild) start(ctx context.Context, s *store, shard int, buf []byte) (*put, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
 	r, w := io.Pipe()
 	context.AfterFunc(ctx, func() { r.CloseWithError(context.Cause(ctx)) })
-	p := &put{shard: shard, buf: buf, w: w, done: make(chan error, 1)}
+	limit := b.repo.cfg.StallTimeout
+	p := &put{shard: shard, store: s, buf: buf, w: w, done: make(chan error, 1)}
+	p.stalled = time.AfterFunc(limit, func() { cancel(fmt.Errorf("%w for %v", errStalled, limit)) })
 	go func() {
-		var err error
-		if b.spare {
-			err = s.Delete(ctx, b.key)
-		}
-		if err == nil {
-			err = s.Put(ctx, b.key, r, b.layout.ShardSize(b.key, shard))
-		}
+		err := within(ctx, func() error { return s.Put(ctx, b.key, r, b.layout.ShardSize(b.key, shard)) })
 		r.CloseWithError(err)
 		p.done <- err
 	}()
 	header, err := b.layout.Header(b.key, shard).Append(nil)
 	p.err = err
-	p.write(header)
-	return p
+	p.write(header, limit)
+	return p, func() { cancel(nil) }
 }
 
-// write sends bytes of the new shard, unless it has failed before.
-func (p *put) write(b []byte) {
+// write sends bytes of the new shard, unless it has failed before. A store that
+// does not take them in time fails alone.
+func (p *put) write(b []byte, limit time.Duration) {
 	if p.err == nil {
+		p.stalled.Reset(limit)
 		_, p.err = p.w.Write(b)
+		p.stalled.Stop()
 	}
+}
+
+// alive reports whether any of the new shards can still be stored.
+func (b *rebuild) alive() bool {
+	return slices.ContainsFunc(b.puts, func(p *put) bool { return p.err == nil })
 }
 
 // copyRows reconstructs the cells of the new shards in some rows, and sends them.
@@ -172,36 +179,37 @@ func (b *rebuild) copyRows(ctx context.Context, stores []*store, first, end int6
 		for c := first; c < min(end, l.Cells(p.shard)); c++ {
 			data, sum := at(p, c)
 			sums.Put(sum, c, data)
-			p.write(p.buf[(c-first)*int64(l.Cell()+objfmt.SumSize):][:len(data)+objfmt.SumSize])
+			p.write(p.buf[(c-first)*int64(l.Cell()+objfmt.SumSize):][:len(data)+objfmt.SumSize], b.repo.cfg.StallTimeout)
 		}
 	}
 	return nil
 }
 
-// end finishes the new shards; after a failure of the reads nothing of them is stored.
-func (b *rebuild) end(ctx context.Context, failed error) error {
-	errs := []error{failed}
+// abandon ends the Puts after a failure of the reads: nothing of them is stored.
+func (b *rebuild) abandon(err error) {
 	for _, p := range b.puts {
-		if failed == nil {
-			p.write(b.layout.Footer(p.shard).Append(nil))
-		}
-		p.w.CloseWithError(failed) // nil: io.EOF
-		errs = append(errs, p.wait(ctx))
+		p.w.CloseWithError(err)
+		p.stalled.Reset(abortWait)
 	}
-	return join(errs...)
+	for _, p := range b.puts {
+		<-p.done
+	}
 }
 
-// wait returns how the Put ended; one that ignores its context is left behind.
-func (p *put) wait(ctx context.Context) error {
-	select {
-	case err := <-p.done:
-		return err
-	case <-ctx.Done():
+// end finishes the new shards.
+func (b *rebuild) end() error {
+	limit := b.repo.cfg.StallTimeout
+	for _, p := range b.puts {
+		p.write(b.layout.Footer(p.shard).Append(nil), limit)
+		p.w.Close()
+		p.stalled.Reset(limit + transferTime(b.layout.ShardSize(b.key, p.shard)))
 	}
-	select {
-	case err := <-p.done:
-		return err
-	case <-time.After(abortWait):
-		return context.Cause(ctx)
+	errs := make([]error, len(b.puts))
+	for i, p := range b.puts {
+		if err := <-p.done; err != nil {
+			errs[i] = fmt.Errorf("store %s: shard %d: %w", p.store.Name, p.shard, err)
+		}
+		p.stalled.Stop()
 	}
+	return join(errs...)
 }

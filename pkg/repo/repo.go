@@ -21,13 +21,15 @@
 //
 // # Stores that fail
 //
-// A store that fails several times in a row is avoided for a while and then probed. A
-// call to a store that hangs and ignores its context is left behind, with its buffers
-// still counted; it never touches memory of a caller. That is why reads copy cells
-// out of a buffer of their own rather than read into the caller's directly.
+// A store that fails several times in a row is avoided for a while and then probed;
+// by reads, writes and deletes each for itself, so that a full store can be read, and
+// freed. A call to a store that hangs and ignores its context is left behind, with its
+// buffers still counted; it never touches memory of a caller. That is why reads copy
+// cells out of a buffer of their own rather than read into the caller's directly.
 package repo
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -58,12 +60,17 @@ type Config struct {
 	Geometry objfmt.Geometry // of new objects
 	MinWrite int             // shards that must be durable. 0: N+E-1 when E >= 2, else N+E
 	Pods     []Pod
-	// Damaged is told of shards found missing, bad or stale, and of shards a
-	// write left out. It must not block for long.
+	// Damaged is told of shards that a read finds missing, bad or stale. It must not
+	// block; what it forgets another read finds again.
 	Damaged func(key string, l objfmt.Layout, shards []int, why error)
+	// LeftOut is told of shards that a write could not store, before the write
+	// succeeds; if it fails so does the write. It must make a durable note: reads ask
+	// for parity only when something else is bad. nil: Damaged is told.
+	LeftOut func(ctx context.Context, key string, l objfmt.Layout, shards []int, why error) error
 	// Memory bounds the bytes of all encode and decode buffers of the repo. 0: 256 MiB.
 	Memory int64
 	// StallTimeout is how long a shard may make no progress before it is given up. 0: 30s.
+	// Once it has all of a shard, a store gets a second more for each MiB.
 	StallTimeout time.Duration
 	// HedgeAfter is how long a shard read may take before parity is read beside it. 0: adaptive.
 	HedgeAfter time.Duration
@@ -82,6 +89,7 @@ type Repo struct {
 	cells    sync.Pool // *[]byte of a cell and its checksum
 	latency  latency
 	reported recent
+	picking  sync.Mutex // held while a write takes the probes of a pod: all or none
 }
 
 type pod struct {
@@ -91,7 +99,7 @@ type pod struct {
 
 type store struct {
 	Store
-	health health
+	reads, writes, deletes health // of such calls: what fails for one need not for others
 }
 
 // New checks cfg. It does not touch the stores.
@@ -231,15 +239,35 @@ func (r *Repo) Locate(key string, l objfmt.Layout) ([]Shard, error) {
 	return shards, nil
 }
 
+// leftOut reports shards that a write could not store.
+func (r *Repo) leftOut(ctx context.Context, key string, l objfmt.Layout, shards []int, why error) error {
+	if r.cfg.LeftOut == nil {
+		r.damaged(key, l, shards, why)
+		return nil
+	}
+	if err := r.cfg.LeftOut(ctx, key, l, shards, why); err != nil {
+		return err
+	}
+	r.unreported(key, l, shards)
+	return nil
+}
+
 // damaged reports shards once in a while.
 func (r *Repo) damaged(key string, l objfmt.Layout, shards []int, why error) {
+	fresh := r.unreported(key, l, shards)
+	if len(fresh) > 0 && r.cfg.Damaged != nil {
+		r.cfg.Damaged(key, l, fresh, why)
+	}
+}
+
+// unreported returns which of the shards have not been reported lately, and takes
+// them for reported.
+func (r *Repo) unreported(key string, l objfmt.Layout, shards []int) []int {
 	var fresh []int
 	for _, i := range shards {
 		if r.reported.first(fmt.Sprint(key, " ", l.WriteID, " ", i), time.Now()) {
 			fresh = append(fresh, i)
 		}
 	}
-	if len(fresh) > 0 && r.cfg.Damaged != nil {
-		r.cfg.Damaged(key, l, fresh, why)
-	}
+	return fresh
 }

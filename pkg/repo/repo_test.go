@@ -56,13 +56,16 @@ func (d *damageLog) take() []int {
 	return shards
 }
 
-// trouble is a memory store with hooks that run before its calls.
+// trouble is a memory store with hooks that run before its calls, and after a Put has all bytes.
 type trouble struct {
 	memstore.Store
-	mu  sync.Mutex
-	put func(ctx context.Context, r io.Reader) error
-	get func(ctx context.Context) error
-	all error
+	mu   sync.Mutex
+	put  func(ctx context.Context, r io.Reader) error
+	get  func(ctx context.Context) error
+	del  func(ctx context.Context) error
+	stat func(ctx context.Context) error
+	done func(ctx context.Context) error
+	all  error
 }
 
 func (s *trouble) set(f func()) {
@@ -87,7 +90,13 @@ func (s *trouble) Put(ctx context.Context, key string, r io.Reader, size int64) 
 			return err
 		}
 	}
-	return s.Store.Put(ctx, key, r, size)
+	s.mu.Lock()
+	done := s.done
+	s.mu.Unlock()
+	if err := s.Store.Put(ctx, key, r, size); err != nil || done == nil {
+		return err
+	}
+	return done(ctx)
 }
 
 func (s *trouble) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
@@ -104,15 +113,31 @@ func (s *trouble) Get(ctx context.Context, key string, off, n int64) (io.ReadClo
 }
 
 func (s *trouble) Stat(ctx context.Context, key string) (objstore.Info, error) {
-	if _, _, all := s.hooks(); all != nil {
+	s.mu.Lock()
+	stat, all := s.stat, s.all
+	s.mu.Unlock()
+	if all != nil {
 		return objstore.Info{}, all
+	}
+	if stat != nil {
+		if err := stat(ctx); err != nil {
+			return objstore.Info{}, err
+		}
 	}
 	return s.Store.Stat(ctx, key)
 }
 
 func (s *trouble) Delete(ctx context.Context, key string) error {
-	if _, _, all := s.hooks(); all != nil {
+	s.mu.Lock()
+	del, all := s.del, s.all
+	s.mu.Unlock()
+	if all != nil {
 		return all
+	}
+	if del != nil {
+		if err := del(ctx); err != nil {
+			return err
+		}
 	}
 	return s.Store.Delete(ctx, key)
 }

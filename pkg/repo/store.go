@@ -114,13 +114,28 @@ func (r *Repo) Stat(ctx context.Context, key string) (objstore.Info, error) {
 }
 
 // Remove deletes every shard of an object, by its recorded layout. All stores are
-// tried; the error wraps what each of them said.
+// tried, but those that failed deletes lately; the error wraps what each of them said.
 func (r *Repo) Remove(ctx context.Context, key string, l objfmt.Layout) error {
 	stores, err := r.locate(key, l)
 	if err != nil {
 		return err
 	}
 	return r.deleteFrom(ctx, key, stores)
+}
+
+// within returns how call ended. When ctx ends it is left behind, and the cause is the error.
+func within(ctx context.Context, call func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- call() }()
+	select {
+	case err := <-done:
+		if cause := context.Cause(ctx); err != nil && cause != nil {
+			return cause
+		}
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // Delete implements objstore.Store: what is under key in any store goes.
@@ -142,12 +157,12 @@ func (r *Repo) deleteFrom(ctx context.Context, key string, stores []*store) erro
 	var all sync.WaitGroup
 	for i, s := range stores {
 		all.Go(func() {
-			if s.health.ask(time.Now()) == avoid {
+			if s.deletes.ask(time.Now()) == avoid {
 				errs[i] = fmt.Errorf("store %s: %w", s.Name, errAvoided)
 				return
 			}
-			err := s.Delete(ctx, key)
-			s.health.report(err)
+			err := within(ctx, func() error { return s.Delete(ctx, key) })
+			s.deletes.report(err)
 			if err != nil {
 				errs[i] = fmt.Errorf("store %s: %w", s.Name, err)
 			}
@@ -162,7 +177,8 @@ func (r *Repo) deleteFrom(ctx context.Context, key string, stores []*store) erro
 
 // List implements objstore.Store. It merges the listings of all stores, so it names
 // also what a broken write or a delete left in a few of them; the size of such an
-// object is -1 when no shard tells it. Listings of up to E stores of a pod may fail.
+// object is -1 when no shard tells it. Listings of up to E stores of a pod may fail,
+// but fewer than N, which may be all that have an object.
 func (r *Repo) List(ctx context.Context, prefix, after string) iter.Seq2[objstore.Info, error] {
 	return func(yield func(objstore.Info, error) bool) {
 		m := r.merge(ctx, prefix, after)
@@ -234,8 +250,9 @@ func (m *merger) next() (key string, holders []listing, err error) {
 	if err := m.ctx.Err(); err != nil {
 		return "", nil, err
 	}
+	g := m.repo.cfg.Geometry
 	for p, errs := range m.failed {
-		if len(errs) > min(m.repo.cfg.Geometry.Parity, len(p.stores)-1) {
+		if len(errs) > min(g.Parity, g.Data-1, len(p.stores)-1) {
 			return "", nil, errs
 		}
 	}

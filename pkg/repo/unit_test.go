@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -157,6 +158,48 @@ func TestListWithFailures(t *testing.T) {
 	}
 	if len(sizes) != 2 || sizes["object"] != 1000 || sizes["rest"] != 1000 {
 		t.Errorf("list: %v", sizes)
+	}
+}
+
+// unlisted is a store that cannot list.
+type unlisted struct{ objstore.Store }
+
+func (unlisted) List(context.Context, string, string) iter.Seq2[objstore.Info, error] {
+	return func(yield func(objstore.Info, error) bool) { yield(objstore.Info{}, objstore.ErrUnavailable) }
+}
+
+// Of N shards, all that an object may have left, one at least must be seen: a
+// listing says that it failed rather than hide an object.
+func TestListHidesNothing(t *testing.T) {
+	for _, g := range []objfmt.Geometry{{Data: 1, Parity: 1, Block: 64 * kib}, {Data: 2, Parity: 2, Block: 64 * kib}, {Data: 4, Parity: 2, Block: 64 * kib}} {
+		for failing := range g.Parity + 1 {
+			rg := newRig(t, g, 1, nil)
+			rg.write(t, "object", content(1, 1000), 1000)
+			cfg := rg.cfg
+			for i := range g.Parity {
+				if err := rg.pods[0][g.Shards()-1-i].Delete(t.Context(), "object"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i := range failing {
+				cfg.Pods[0].Stores[i].Store = unlisted{cfg.Pods[0].Stores[i].Store}
+			}
+			r, err := New(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen, failed := 0, error(nil)
+			for _, err := range r.List(t.Context(), "", "") {
+				if err != nil {
+					failed = err
+				} else {
+					seen++
+				}
+			}
+			if wantErr := failing >= g.Data; (failed != nil) != wantErr || !wantErr && seen != 1 {
+				t.Errorf("%d+%d, %d listings fail: %d of 1 objects, %v", g.Data, g.Parity, failing, seen, failed)
+			}
+		}
 	}
 }
 

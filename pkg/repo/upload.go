@@ -24,6 +24,7 @@ type upload struct {
 	shards  []*shardUpload
 	changed chan struct{} // a signal: a shard ended
 	looked  time.Time     // when look was last called
+	closed  time.Time     // when the queues were
 
 	mu sync.Mutex // guards state and err of the shards
 }
@@ -37,16 +38,17 @@ const (
 )
 
 type shardUpload struct {
-	up       *upload
-	index    int
-	store    *store
-	patience time.Duration
-	ctx      context.Context
-	cancel   context.CancelCauseFunc
-	queue    chan *stripe // has room for every stripe of the pipeline
-	busy     atomic.Int64 // since when the store has been at work, Unix nanoseconds; 0: it waits for us
-	sent     atomic.Bool  // the footer was handed over
-	ended    chan struct{}
+	up     *upload
+	index  int
+	store  *store
+	probe  bool // the store failed lately
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	queue  chan *stripe // has room for every stripe of the pipeline
+	busy   atomic.Int64 // since when the store has been at work, Unix nanoseconds; 0: it waits for us
+	took   atomic.Bool  // the store came for more than the header
+	sent   atomic.Bool  // the footer was handed over
+	ended  chan struct{}
 
 	state uploadState
 	err   error
@@ -56,16 +58,13 @@ type shardUpload struct {
 func (r *Repo) startUpload(ctx context.Context, key string, l objfmt.Layout, t target, room int, sized bool) *upload {
 	u := &upload{repo: r, key: key, layout: l, ctx: ctx, changed: make(chan struct{}, 1), looked: time.Now()}
 	for i, s := range t.stores {
-		sh := &shardUpload{up: u, index: i, store: s, patience: r.cfg.StallTimeout, queue: make(chan *stripe, room+len(t.stores)+1), ended: make(chan struct{})}
+		sh := &shardUpload{up: u, index: i, store: s, probe: t.verdicts[i] == probe, queue: make(chan *stripe, room+len(t.stores)+1), ended: make(chan struct{})}
 		sh.ctx, sh.cancel = context.WithCancelCause(ctx)
 		u.shards = append(u.shards, sh)
 		if t.verdicts[i] == avoid {
 			sh.state, sh.err = failed, errAvoided
 			close(sh.ended)
 			continue
-		}
-		if t.verdicts[i] == probe {
-			sh.patience /= 16
 		}
 		size := int64(-1)
 		if sized {
@@ -93,7 +92,7 @@ func (sh *shardUpload) end(err error) {
 	if cause := context.Cause(sh.ctx); err != nil && cause != nil {
 		err = cause
 	} else {
-		sh.store.health.report(err)
+		sh.store.writes.report(err)
 	}
 	sh.up.mu.Lock()
 	if err == nil {
@@ -160,7 +159,7 @@ func (u *upload) send(s *stripe) {
 func (u *upload) finish(size int64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.size = size
+	u.size, u.closed = size, time.Now()
 	for _, sh := range u.shards {
 		close(sh.queue)
 	}
@@ -182,8 +181,8 @@ func (u *upload) look() (progress, error) {
 		if !awake {
 			break
 		}
-		if since := sh.busy.Load(); since != 0 && now.Sub(time.Unix(0, since)) > sh.patience {
-			sh.stall()
+		if since := sh.busy.Load(); since != 0 && now.Sub(time.Unix(0, since)) > sh.patience() {
+			sh.stall(fmt.Errorf("%w for %v", errStalled, sh.patience()))
 		}
 	}
 	u.mu.Lock()
@@ -204,11 +203,36 @@ func (u *upload) look() (progress, error) {
 	return p, nil
 }
 
-// stall gives a shard up for lack of progress and holds it against its store.
-func (sh *shardUpload) stall() {
-	why := fmt.Errorf("%w for %v", errStalled, sh.patience)
+// patience returns how long the store may make no progress. One that failed lately
+// has to begin soon, but once it has is as good as any: else one a little slower
+// than the others would fail probe after probe. With the last byte a store may have
+// much to do that nobody sees: parts to send, and to put together.
+func (sh *shardUpload) patience() time.Duration {
+	limit := sh.up.repo.cfg.StallTimeout
+	switch {
+	case sh.sent.Load():
+		return limit + sh.up.work(sh.index)
+	case sh.probe && !sh.took.Load():
+		return limit / probeShare
+	}
+	return limit
+}
+
+// work returns how long a store may be at work on a whole shard.
+func (u *upload) work(shard int) time.Duration {
+	l := u.layout
+	l.Size = u.size
+	return transferTime(l.ShardSize(u.key, shard))
+}
+
+// transferTime is how long so many bytes may take: a second for each MiB, as S3
+// requests have too.
+func transferTime(n int64) time.Duration { return time.Duration(n>>20) * time.Second }
+
+// stall gives a shard up and holds it against its store.
+func (sh *shardUpload) stall(why error) {
 	if sh.giveUp(why) {
-		sh.store.health.report(why)
+		sh.store.writes.report(why)
 	}
 }
 
@@ -249,7 +273,7 @@ func (u *upload) wait() error {
 			if quorum.IsZero() {
 				quorum = time.Now()
 			}
-			u.leave(time.Since(quorum))
+			u.leave(time.Since(quorum), max(u.repo.cfg.StallTimeout/4, quorum.Sub(u.closed)))
 		}
 		select {
 		case <-u.changed:
@@ -260,11 +284,12 @@ func (u *upload) wait() error {
 	}
 }
 
-// leave gives up the stragglers that have had their time since the quorum was reached.
-func (u *upload) leave(since time.Duration) {
+// leave gives up the stragglers that have had their time since the quorum was
+// reached: fair is what the quorum took itself, if that was long.
+func (u *upload) leave(since, fair time.Duration) {
 	for _, sh := range u.shards {
-		if since > sh.patience/4 {
-			sh.stall()
+		if limit := min(sh.patience(), fair); since > limit {
+			sh.stall(fmt.Errorf("%w: not done %v after enough others", objstore.ErrUnavailable, limit))
 		}
 	}
 }
@@ -345,6 +370,7 @@ func (r *shardSource) next() ([]byte, error) {
 		r.begun = true
 		return sh.up.layout.Header(sh.up.key, sh.index).Append(nil)
 	}
+	sh.took.Store(true)
 	sh.busy.Store(0)
 	select {
 	case s, ok := <-sh.queue:

@@ -15,7 +15,7 @@ import (
 
 // window is one read of cells of some rows of an object. It fetches the cells that
 // are wanted from their own shards, and when one is missing, bad or late, enough
-// others of its row. One goroutine, in run, decides; fetches only deliver.
+// others of its row. One goroutine, in fill, decides; fetches only deliver.
 type window struct {
 	repo   *Repo
 	key    string
@@ -31,7 +31,7 @@ type window struct {
 	left     atomic.Int64    // wanted cells that are not there yet
 	complete chan struct{}   // closed when left is 0
 
-	// Of the goroutine in run:
+	// Of the goroutine in fill:
 	ctx     context.Context
 	cancel  context.CancelFunc
 	results chan fetched
@@ -43,7 +43,7 @@ type window struct {
 	avoided bool    // stores that failed lately have been let in
 	repairs int64   // bytes acquired
 
-	users atomic.Int32 // run and fetches; the last gives the memory back
+	users atomic.Int32 // fill and fetches; the last gives the memory back
 	base  int64        // bytes acquired from the budget of reads
 }
 
@@ -118,6 +118,13 @@ func (w *window) source(shard int, cell int64) []byte {
 
 // run returns when every wanted cell is there, or cannot be had.
 func (w *window) run(ctx context.Context) error {
+	if err := w.fill(ctx); err != nil {
+		return fmt.Errorf("read %s from repo %s, pod %s: %w", w.key, w.repo.cfg.Name, w.layout.Pod, err)
+	}
+	return nil
+}
+
+func (w *window) fill(ctx context.Context) error {
 	if err := w.begin(ctx); err != nil {
 		return err
 	}
@@ -183,7 +190,7 @@ func (w *window) span(shard int, need func(cell int64) bool) *fetch {
 func (w *window) start(f *fetch) bool {
 	now := time.Now()
 	late := w.repo.latency.late(f.end - f.first)
-	switch w.stores[f.shard].health.ask(now) {
+	switch w.stores[f.shard].reads.ask(now) {
 	case avoid:
 		if !w.avoided {
 			w.dead[f.shard] = fmt.Errorf("store %s: shard %d: %w", w.stores[f.shard].Name, f.shard, errAvoided)
@@ -212,12 +219,16 @@ func (w *window) start(f *fetch) bool {
 
 // take accounts for a fetch that ended.
 func (w *window) take(f fetched) {
+	was := len(w.flying)
 	w.flying = slices.DeleteFunc(w.flying, func(other *fetch) bool { return other == f.fetch })
 	for _, k := range f.kept {
 		w.kept[w.index(f.shard, k.cell)] = k.data
 		w.buffers = append(w.buffers, k.buf)
 	}
-	w.stores[f.shard].health.report(f.err)
+	if len(w.flying) == was {
+		return // it stalled, and was accounted for then
+	}
+	w.stores[f.shard].reads.report(f.err)
 	if f.err != nil {
 		w.dead[f.shard] = f.err
 		return
@@ -249,7 +260,7 @@ func (w *window) look(now time.Time) {
 	for _, f := range w.flying {
 		if now.After(f.stalls()) {
 			f.cancel(errStalled)
-			w.stores[f.shard].health.report(errStalled)
+			w.stores[f.shard].reads.report(errStalled)
 			w.dead[f.shard] = fmt.Errorf("store %s: shard %d: %w for %v", w.stores[f.shard].Name, f.shard, errStalled, w.repo.cfg.StallTimeout)
 			continue
 		}
@@ -279,7 +290,7 @@ func (w *window) finish() {
 	}
 	for _, f := range w.flying {
 		if f.slow && w.left.Load() == 0 {
-			w.stores[f.shard].health.report(errStalled) // others were faster together
+			w.stores[f.shard].reads.report(errStalled) // others were faster together
 		}
 	}
 	if !w.quiet {
@@ -311,15 +322,14 @@ func (w *window) lost() error {
 		}
 		errs = append(errs, err)
 	}
-	what := fmt.Sprintf("read %s from repo %s, pod %s", w.key, w.repo.cfg.Name, w.layout.Pod)
 	if missing == asked && missing > w.layout.Parity {
-		return fmt.Errorf("%s: %w: %w", what, fs.ErrNotExist, errs)
+		return fmt.Errorf("%w: %w", fs.ErrNotExist, errs)
 	}
-	return fmt.Errorf("%s: %w: %w", what, ErrQuorum, errs)
+	return fmt.Errorf("%w: %w", ErrQuorum, errs)
 }
 
-// reportDamage tells of shards found missing or bad, unless all are: then the
-// object has been removed.
+// reportDamage tells of shards found missing or bad, unless more are than can be
+// done without: then the object may have been removed.
 func (w *window) reportDamage() {
 	var shards []int
 	var why causes
@@ -328,7 +338,7 @@ func (w *window) reportDamage() {
 			shards, why = append(shards, i), append(why, err)
 		}
 	}
-	if len(shards) > 0 && len(shards) <= w.layout.Parity {
+	if len(shards) > 0 && (w.left.Load() == 0 || len(shards) <= w.layout.Parity) {
 		w.repo.damaged(w.key, w.layout, shards, why)
 	}
 }

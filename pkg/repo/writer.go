@@ -47,15 +47,8 @@ func (r *Repo) Create(ctx context.Context, key string) (*Writer, error) {
 	return r.create(ctx, key, -1)
 }
 
-// CreateSized is Create for an object of known length: stores are told the sizes
-// of shards in advance. Close fails if another number of bytes was written.
-func (r *Repo) CreateSized(ctx context.Context, key string, size int64) (*Writer, error) {
-	if size < 0 || size > objfmt.MaxObject {
-		return nil, fmt.Errorf("write %s to repo %s: %w: size %d", key, r.cfg.Name, fs.ErrInvalid, size)
-	}
-	return r.create(ctx, key, size)
-}
-
+// create is Create for an object of known length, unless size is -1: stores are told
+// the sizes of shards in advance. Close fails if another number of bytes was written.
 func (r *Repo) create(ctx context.Context, key string, size int64) (*Writer, error) {
 	if err := checkKey(key); err != nil {
 		return nil, err
@@ -166,7 +159,7 @@ func (w *Writer) push() error {
 
 // start opens an upload to the best pod left and sends what has been written so far.
 func (w *Writer) start() {
-	t := w.repo.pick(w.key, w.pods)
+	t := w.repo.pick(w.ctx, w.key, w.pods)
 	w.layout.Pod = t.pod.Name
 	rest := w.pods[:0:0]
 	for _, p := range w.pods {
@@ -257,12 +250,8 @@ func (w *Writer) Close() (objfmt.Layout, error) {
 		return objfmt.Layout{}, err
 	}
 	w.err = errClosed
-	l := w.layout
-	if shards, why := w.up.missing(); len(shards) > 0 {
-		w.repo.damaged(w.key, l, shards, why)
-	}
 	w.release()
-	return l, nil
+	return w.layout, nil
 }
 
 func (w *Writer) close() error {
@@ -290,12 +279,24 @@ func (w *Writer) close() error {
 	for {
 		err := w.up.wait()
 		if err == nil {
-			return nil
+			return w.record()
 		}
 		if err = w.retry(err); err != nil {
 			return err
 		}
 	}
+}
+
+// record sees to it that somebody knows of the shards that the write leaves out.
+func (w *Writer) record() error {
+	shards, why := w.up.missing()
+	if len(shards) == 0 {
+		return nil
+	}
+	if err := w.repo.leftOut(w.ctx, w.key, w.layout, shards, why); err != nil {
+		return fmt.Errorf("write %s to repo %s: record missing shards %v: %w", w.key, w.repo.cfg.Name, shards, err)
+	}
+	return nil
 }
 
 // climb puts n more bytes within reach: it takes the memory for a head that holds
