@@ -2,85 +2,91 @@ package config
 
 import (
 	"context"
-	"errors"
-	"io/fs"
+	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"marfs/pkg/metadata"
 	"marfs/pkg/objfmt"
-	"marfs/pkg/objstore"
 )
 
 const (
-	// damageBacklog bounds the notes that wait to be recorded. A note lost when it
-	// is full is made again by the next read or scrub of the object.
+	// damageBacklog bounds the notes of readers that wait to be recorded. A note lost
+	// when it is full is made again by the next read or scrub of the object.
 	damageBacklog = 1024
-	// damageDeadline bounds the recording of one note.
+	// damageDeadline bounds the recording of one note, and of all at the end.
 	damageDeadline = 30 * time.Second
 )
 
-// damageQueue carries what repos say about bad shards to the metadata of the
-// object's namespace, so that a read never waits for a metadata filesystem.
-type damageQueue struct {
+// damageNotes records what repos say about shards in the metadata of the object's
+// namespace: what writes leave out at once, what reads find a little later, so
+// that no read waits for a metadata filesystem.
+type damageNotes struct {
 	log     *slog.Logger
-	notes   chan damageNote
+	meta    map[string]*metadata.FS // by namespace; set before anything is read or written
+	found   chan damageNote
 	dropped atomic.Int64
 	quit    chan struct{} // closed by stop
 	done    sync.WaitGroup
 }
 
 type damageNote struct {
-	key  string
-	what string // for the log
+	key string
 	objfmt.Damage
 }
 
-func newDamageQueue(log *slog.Logger) *damageQueue {
-	return &damageQueue{log: log, notes: make(chan damageNote, damageBacklog), quit: make(chan struct{})}
+func newDamageNotes(log *slog.Logger) *damageNotes {
+	return &damageNotes{log: log, found: make(chan damageNote, damageBacklog), quit: make(chan struct{})}
 }
 
-// add queues one note; it is the Damaged of every repo and never blocks.
-func (q *damageQueue) add(key string, l objfmt.Layout, shards []int, why error) {
-	n := damageNote{key, inWords(why), objfmt.Damage{Object: objfmt.ObjectRef{Layout: l}, Shards: shards, Why: why.Error()}}
+// newDamageNote cuts the reason, in which stores have their say, to what a record takes.
+func newDamageNote(key string, l objfmt.Layout, shards []int, why error) damageNote {
+	text := why.Error()
+	text = strings.ToValidUTF8(text[:min(len(text), objfmt.MaxWhy)], "")
+	return damageNote{key, objfmt.Damage{Object: objfmt.ObjectRef{Layout: l}, Shards: shards, Why: text}}
+}
+
+// leftOut is the LeftOut of every repo.
+func (d *damageNotes) leftOut(ctx context.Context, key string, l objfmt.Layout, shards []int, why error) error {
+	ctx, cancel := context.WithTimeout(ctx, damageDeadline)
+	defer cancel()
+	n := newDamageNote(key, l, shards, why)
+	if err := d.record(ctx, n); err != nil {
+		return fmt.Errorf("note that shards %v of %s are missing (%w): %w", shards, key, why, err)
+	}
+	d.log.Warn("object written without all shards", "op", "write", "key", key, "shards", shards, "why", n.Why)
+	return nil
+}
+
+// bad is the Damaged of every repo. It never blocks.
+func (d *damageNotes) bad(key string, l objfmt.Layout, shards []int, why error) {
 	select {
-	case q.notes <- n:
+	case d.found <- newDamageNote(key, l, shards, why):
 	default:
-		q.dropped.Add(1)
-	}
-}
-
-// inWords tells shards that are not there or not as they were written from those
-// that a full, read-only or absent store never took: only the first are rot. A
-// store that is away may say that its identity does not exist.
-func inWords(why error) string {
-	causes := []error{why}
-	if several, ok := why.(interface{ Unwrap() []error }); ok { //nolint:errorlint // one cause for each shard
-		causes = several.Unwrap()
-	}
-	for _, err := range causes {
-		if errors.Is(err, objstore.ErrCorrupt) || errors.Is(err, fs.ErrNotExist) && !errors.Is(err, objstore.ErrUnavailable) {
-			return "damaged shards found"
+		if d.dropped.Add(1) == 1 {
+			d.log.Warn("too many damaged objects to note each: read or scrub them again", "key", key)
 		}
 	}
-	return "object written without all shards"
 }
 
-// start records notes until stop.
-func (q *damageQueue) start(spaces []Opened) {
-	meta := make(map[string]*metadata.FS, len(spaces))
+// start records what reads find until stop.
+func (d *damageNotes) start(spaces []Opened) {
+	d.meta = make(map[string]*metadata.FS, len(spaces))
 	for _, s := range spaces {
-		meta[s.Name] = s.Meta
+		d.meta[s.Name] = s.Meta
 	}
-	q.done.Go(func() {
+	d.done.Go(func() {
 		for {
 			select {
-			case n := <-q.notes:
-				q.record(meta, n)
-			case <-q.quit:
-				q.drain(meta)
+			case n := <-d.found:
+				ctx, cancel := context.WithTimeout(context.Background(), damageDeadline)
+				d.tell(ctx, n)
+				cancel()
+			case <-d.quit:
+				d.drain()
 				return
 			}
 		}
@@ -88,11 +94,13 @@ func (q *damageQueue) start(spaces []Opened) {
 }
 
 // drain records what is queued already.
-func (q *damageQueue) drain(meta map[string]*metadata.FS) {
+func (d *damageNotes) drain() {
+	ctx, cancel := context.WithTimeout(context.Background(), damageDeadline)
+	defer cancel()
 	for {
 		select {
-		case n := <-q.notes:
-			q.record(meta, n)
+		case n := <-d.found:
+			d.tell(ctx, n)
 		default:
 			return
 		}
@@ -100,27 +108,33 @@ func (q *damageQueue) drain(meta map[string]*metadata.FS) {
 }
 
 // stop records what is queued and ends.
-func (q *damageQueue) stop() {
-	close(q.quit)
-	q.done.Wait()
-	if n := q.dropped.Load(); n > 0 {
-		q.log.Warn("notes of damaged objects were dropped, run marfsctl scrub", "count", n)
+func (d *damageNotes) stop() {
+	close(d.quit)
+	d.done.Wait()
+	if n := d.dropped.Load(); n > 0 {
+		d.log.Warn("damaged objects were not noted, read or scrub them again", "count", n)
 	}
 }
 
-func (q *damageQueue) record(meta map[string]*metadata.FS, n damageNote) {
-	name, id, chunk, err := objfmt.ParseObjectKey(n.key)
-	m := meta[name]
-	if err != nil || m == nil {
-		q.log.Warn(n.what+", of no namespace here", "key", n.key, "shards", n.Shards, "why", n.Why)
+func (d *damageNotes) tell(ctx context.Context, n damageNote) {
+	attrs := []any{"key", n.key, "shards", n.Shards, "why", n.Why}
+	if err := d.record(ctx, n); err != nil {
+		d.log.Error("damaged shards found, which could not be recorded", append(attrs, "error", err)...)
 		return
+	}
+	d.log.Warn("damaged shards found", attrs...)
+}
+
+// record makes the note durable in the namespace that the object is of.
+func (d *damageNotes) record(ctx context.Context, n damageNote) error {
+	name, id, chunk, err := objfmt.ParseObjectKey(n.key)
+	if err != nil {
+		return err
+	}
+	m := d.meta[name]
+	if m == nil {
+		return fmt.Errorf("the configuration has no namespace %s", name)
 	}
 	n.Object.Object, n.Object.Chunk = id, chunk
-	ctx, cancel := context.WithTimeout(context.Background(), damageDeadline)
-	defer cancel()
-	if err := m.Degraded(ctx, n.Damage); err != nil {
-		q.log.Error(n.what+", which could not be recorded", "key", n.key, "shards", n.Shards, "why", n.Why, "error", err)
-		return
-	}
-	q.log.Warn(n.what, "key", n.key, "shards", n.Shards, "why", n.Why)
+	return m.Degraded(ctx, n.Damage)
 }

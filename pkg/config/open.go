@@ -43,7 +43,7 @@ type System struct {
 
 	config   *Config
 	frontEnd FrontEnd
-	damage   *damageQueue
+	damage   *damageNotes
 	stores   []repo.Store
 
 	stopRecovery func() // nil: none runs
@@ -62,7 +62,7 @@ type Opened struct {
 // work around, as long as each pod has enough stores to read from; it is used
 // once it answers with the identity that is missing.
 func Open(ctx context.Context, cfg *Config, front FrontEnd, log *slog.Logger) (*System, error) {
-	s := &System{config: cfg, frontEnd: front, Repos: map[string]*repo.Repo{}, damage: newDamageQueue(log)}
+	s := &System{config: cfg, frontEnd: front, Repos: map[string]*repo.Repo{}, damage: newDamageNotes(log)}
 	err := s.openRepos(ctx, log)
 	if err == nil {
 		err = s.openNamespaces(ctx, log)
@@ -187,7 +187,8 @@ func (s *System) repoConfig(ps *pods, log *slog.Logger) repo.Config {
 		Geometry: objfmt.Geometry{Data: r.Data, Parity: r.Parity, Block: int(r.BlockSize)},
 		MinWrite: r.MinWrite,
 		Memory:   int64(s.config.repoMemory()),
-		Damaged:  s.damage.add,
+		Damaged:  s.damage.bad,
+		LeftOut:  s.damage.leftOut,
 	}
 	for i, members := range ps.members {
 		pod := repo.Pod{Name: r.Pods[i].Name, Weight: r.Pods[i].Weight}

@@ -11,9 +11,9 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"go.uber.org/goleak"
 
@@ -469,19 +469,19 @@ func TestDamageIsRecorded(t *testing.T) {
 	}
 }
 
-func TestDamageQueueIsBounded(t *testing.T) {
+func TestDamageNotesAreBounded(t *testing.T) {
 	var log bytes.Buffer
-	q := newDamageQueue(slog.New(slog.NewTextHandler(&log, nil)))
+	q := newDamageNotes(slog.New(slog.NewTextHandler(&log, nil)))
 	for range damageBacklog + 5 {
-		q.add("a/00/x", objfmt.Layout{}, []int{1}, errors.New("why"))
+		q.bad("a/00/x", objfmt.Layout{}, []int{1}, errors.New("why"))
 	}
 	if have := q.dropped.Load(); have != 5 {
 		t.Errorf("dropped %d", have)
 	}
 	q.start(nil)
 	q.stop()
-	if len(q.notes) != 0 {
-		t.Errorf("%d notes left", len(q.notes))
+	if len(q.found) != 0 || !strings.Contains(log.String(), "too many damaged objects") {
+		t.Errorf("%d notes left, logged %.200q", len(q.found), log.String())
 	}
 }
 
@@ -563,27 +563,29 @@ func TestAcceptedGeometriesMakeRepos(t *testing.T) {
 	}
 }
 
-// TestDamageInWords: a store that is full, read-only or away when an object is
-// written is no rot, and the log does not suggest it.
-func TestDamageInWords(t *testing.T) {
-	for _, c := range []struct {
-		why  error
-		want string
-	}{
-		{objstore.ErrNoSpace, "object written without all shards"},
-		{syscall.EROFS, "object written without all shards"},
-		{objstore.ErrUnavailable, "object written without all shards"},
-		{fmt.Errorf("%w: not reached since the start: %w", objstore.ErrUnavailable, fs.ErrNotExist), "object written without all shards"},
-		{fs.ErrNotExist, "damaged shards found"},
-		{objstore.ErrCorrupt, "damaged shards found"},
-	} {
-		var log bytes.Buffer
-		q := newDamageQueue(slog.New(slog.NewTextHandler(&log, nil)))
-		q.add("a/00/x", objfmt.Layout{}, []int{1}, fmt.Errorf("store s0: shard 1: %w", c.why))
-		q.start(nil)
-		q.stop()
-		if !strings.Contains(log.String(), c.want) {
-			t.Errorf("%v: logged %q, want %q", c.why, log.String(), c.want)
-		}
+// TestWriteNotesWhatItLeavesOut: the note is there before the write has succeeded.
+func TestWriteNotesWhatItLeavesOut(t *testing.T) {
+	s := newSite(t, 2, 2)
+	s.init(t)
+	sys, log := s.open(t)
+	if err := os.Rename(s.stores[0], s.stores[0]+".away"); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2100 * time.Millisecond) // a directory is trusted for so long
+	write(t, sys, "f", bytes.Repeat([]byte("x"), 100_000))
+	notes, err := os.ReadDir(filepath.Join(s.dir, "md", "degraded"))
+	if err != nil || len(notes) != 1 {
+		t.Errorf("degraded/ has %v, %v", notes, err)
+	}
+	if !strings.Contains(log.String(), "object written without all shards") || strings.Contains(log.String(), "damaged") {
+		t.Errorf("logged %q", log)
+	}
+}
+
+// TestDamageNoteTakesAnyReason: what a store says may be long, and no text.
+func TestDamageNoteTakesAnyReason(t *testing.T) {
+	n := newDamageNote("a/00/x", objfmt.Layout{}, []int{1}, errors.New(strings.Repeat("\xff€", 10_000)))
+	if len(n.Why) > objfmt.MaxWhy || !utf8.ValidString(n.Why) || n.Why == "" {
+		t.Errorf("%d bytes, valid %v", len(n.Why), utf8.ValidString(n.Why))
 	}
 }

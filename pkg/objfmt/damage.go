@@ -77,8 +77,8 @@ func (d Damage) check() error {
 			return fmt.Errorf("%w: shards %v of %d+%d", ErrFormat, d.Shards, d.Object.Data, d.Object.Parity)
 		}
 	}
-	if len(d.Why) > maxWhy {
-		return fmt.Errorf("%w: reason of %d bytes, want at most %d", ErrFormat, len(d.Why), maxWhy)
+	if len(d.Why) > MaxWhy {
+		return fmt.Errorf("%w: reason of %d bytes, want at most %d", ErrFormat, len(d.Why), MaxWhy)
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ const (
 	MaxXattr   = 1 << 16 // bytes of a value: Linux's XATTR_SIZE_MAX
 	maxAttr    = 255     // bytes of an xattr's name: Linux's XATTR_NAME_MAX
 	maxNode    = 255     // bytes of a node's name
-	maxWhy     = 1 << 12 // bytes of an explanation
+	MaxWhy     = 1 << 12 // bytes of an explanation
 	recordHead = "marfs record v"
 )
 
@@ -217,7 +217,7 @@ func (r Record) check() error {
 	if r.Slot != nil && (r.Slot.File != r.File || r.Slot.Content != r.Content) {
 		return fmt.Errorf("%w: the slot is of another file or content", ErrFormat)
 	}
-	if len(r.Path) > MaxPath || len(r.Target) > MaxTarget || len(r.Node) > maxNode || len(r.Why) > maxWhy {
+	if len(r.Path) > MaxPath || len(r.Target) > MaxTarget || len(r.Node) > maxNode || len(r.Why) > MaxWhy {
 		return fmt.Errorf("%w: path, target, node or reason too long", ErrFormat)
 	}
 	return checkXattrs(r.Xattrs)

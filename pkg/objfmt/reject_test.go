@@ -432,7 +432,7 @@ func TestNotEncoded(t *testing.T) {
 		"marker of a year of 5 digits":  endless,
 		"store of no data shards":       store,
 		"damage of no object":           Damage{Shards: []int{0}},
-		"damage with an endless reason": Damage{Object: sampleRef(0), Shards: []int{0}, Why: strings.Repeat("x", maxWhy+1)},
+		"damage with an endless reason": Damage{Object: sampleRef(0), Shards: []int{0}, Why: strings.Repeat("x", MaxWhy+1)},
 		"record over the limit": Record{Kind: RecordDir, Mode: 1, Path: strings.Repeat("\x00", MaxPath), Xattrs: map[string][]byte{
 			"a": make([]byte, MaxXattr), "b": make([]byte, MaxXattr), "c": make([]byte, MaxXattr), "d": make([]byte, MaxXattr),
 			"e": make([]byte, MaxXattr), "f": make([]byte, MaxXattr), "g": make([]byte, MaxXattr), "h": make([]byte, MaxXattr),

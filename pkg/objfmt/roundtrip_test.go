@@ -125,7 +125,7 @@ func genRecord() *rapid.Generator[Record] {
 			Kind: rapid.SampledFrom(kinds).Draw(t, "kind"),
 			File: slot.File, Content: slot.Content, Session: genID().Draw(t, "session"),
 			Node: genBytes(maxNode).Draw(t, "node"), When: genTime().Draw(t, "when"),
-			Path: genBytes(MaxPath).Draw(t, "path"), Why: genBytes(maxWhy).Draw(t, "why"),
+			Path: genBytes(MaxPath).Draw(t, "path"), Why: genBytes(MaxWhy).Draw(t, "why"),
 			By: rapid.Uint32().Draw(t, "by"), Object: ObjectID(genID().Draw(t, "object")),
 			Mode: rapid.Uint32Min(1).Draw(t, "mode"), UID: rapid.Uint32().Draw(t, "uid"), GID: rapid.Uint32().Draw(t, "gid"),
 			Rdev: rapid.Uint64().Draw(t, "rdev"), MTime: genTime().Draw(t, "mtime"),
@@ -198,7 +198,7 @@ func genTrailer() *rapid.Generator[*Trailer] {
 
 func genDamage() *rapid.Generator[Damage] {
 	return rapid.Custom(func(t *rapid.T) Damage {
-		d := Damage{Object: genRef(math.MaxUint32).Draw(t, "object"), Why: genBytes(maxWhy).Draw(t, "why")}
+		d := Damage{Object: genRef(math.MaxUint32).Draw(t, "object"), Why: genBytes(MaxWhy).Draw(t, "why")}
 		d.Shards = rapid.SliceOfNDistinct(rapid.IntRange(0, d.Object.Geometry.Shards()-1), 1, -1, rapid.ID).Draw(t, "shards")
 		slices.Sort(d.Shards)
 		return d
