@@ -244,3 +244,26 @@ func (n *Namespace) placements() []Placement {
 	}
 	return []Placement{{Repo: n.Repo, Pack: true}}
 }
+
+// Bounds of how many objects a process writes to at once.
+const (
+	minUploads = 4
+	maxUploads = 64
+)
+
+// uploads is how many objects may be written to at once, so that what stores hold
+// for them is at most as much again as all other buffers: a bucket holds a part of
+// 8 MiB of each.
+func (c *Config) uploads() int {
+	var most int64
+	for _, r := range c.Repos {
+		for _, p := range r.Pods {
+			var each int64
+			for _, s := range p.Stores {
+				each += s.putMemory()
+			}
+			most = max(most, each)
+		}
+	}
+	return int(min(max(int64(c.Cache.Memory)/max(most, 1), minUploads), maxUploads))
+}

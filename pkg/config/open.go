@@ -235,7 +235,7 @@ func metadataError(n *Namespace, err error) error {
 }
 
 func (s *System) openTree(log *slog.Logger) error {
-	o := namespace.Options{ReadAhead: int64(s.config.Cache.Memory / 2), Log: log}
+	o := namespace.Options{ReadAhead: int64(s.config.Cache.Memory / 2), Uploads: s.config.uploads(), Log: log}
 	for _, n := range s.Namespaces {
 		c := namespace.Config{
 			Name:  n.Name,

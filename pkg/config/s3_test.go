@@ -106,15 +106,18 @@ func TestBuckets(t *testing.T) {
 	}
 }
 
-// What Puts hold in memory is known of stores that are away, too.
-func TestPutMemory(t *testing.T) {
-	dir, bucket := Store{Dir: "/d"}, Store{S3: &S3{Endpoint: "http://h:1", Bucket: "bbb"}}
-	for _, test := range []struct {
-		candidates   []Store
-		each, shared int64
-	}{{[]Store{dir}, 256 << 10, 0}, {[]Store{bucket}, 8 << 20, 64 << 20}, {[]Store{bucket, dir}, 8 << 20, 64 << 20}} {
-		if each, shared := (&late{candidates: test.candidates}).PutMemory(); each != test.each || shared != test.shared {
-			t.Errorf("%v: %d, %d; want %d, %d", test.candidates, each, shared, test.each, test.shared)
+// TestUploadsFitMemory: what stores hold for the objects being written is bounded.
+func TestUploadsFitMemory(t *testing.T) {
+	c := newSite(t, 4, 2).config(t)
+	if have := c.uploads(); have != maxUploads {
+		t.Errorf("directories: %d, want %d", have, maxUploads)
+	}
+	for i := range c.Repos[0].Pods[0].Stores {
+		c.Repos[0].Pods[0].Stores[i] = Store{S3: &S3{Endpoint: "http://h:1", Bucket: "bbb"}}
+	}
+	for memory, want := range map[Size]int{1 << 20: minUploads, 256 << 20: 5, 1 << 30: 21, 1 << 40: maxUploads} {
+		if c.Cache.Memory = memory; c.uploads() != want {
+			t.Errorf("six buckets, cache.memory %v: %d, want %d", memory, c.uploads(), want)
 		}
 	}
 }

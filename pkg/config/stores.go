@@ -52,12 +52,12 @@ func (s Store) connect(ctx context.Context) (objstore.Store, error) {
 	return st, nil
 }
 
-// putMemory is that of the store, connected or not.
-func (s Store) putMemory() (each, shared int64) {
+// putMemory is the most bytes that the store holds for one object being written.
+func (s Store) putMemory() int64 {
 	if s.S3 != nil {
 		return s.S3.config().PutMemory()
 	}
-	return dirstore.PutMemory, 0
+	return dirstore.PutMemory
 }
 
 // patiently runs fn, which may be stuck in the kernel for ever, and waits for it
@@ -110,9 +110,8 @@ type late struct {
 type reached struct{ objstore.Store }
 
 var (
-	_ objstore.Store    = (*late)(nil)
-	_ objstore.Cleaner  = (*late)(nil)
-	_ objstore.Buffered = (*late)(nil)
+	_ objstore.Store   = (*late)(nil)
+	_ objstore.Cleaner = (*late)(nil)
 )
 
 // lost returns why the store can never be used again, or nil.
@@ -260,13 +259,4 @@ func (l *late) Clean(ctx context.Context, olderThan time.Duration) (int, error) 
 		return c.Clean(ctx, olderThan)
 	}
 	return 0, nil
-}
-
-// PutMemory implements objstore.Buffered, for whichever store it is or will be.
-func (l *late) PutMemory() (each, shared int64) {
-	for _, spec := range l.candidates {
-		e, s := spec.putMemory()
-		each, shared = max(each, e), max(shared, s)
-	}
-	return each, shared
 }

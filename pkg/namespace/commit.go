@@ -31,7 +31,7 @@ func (w *stream) commitLocked(kind commitKind) error {
 		return nil
 	}
 	if err := w.publish(kind); err != nil {
-		return w.fail(err)
+		return w.fail("commit", err)
 	}
 	w.dirty = false
 	all := bytesOf(w.slot)
@@ -210,7 +210,7 @@ func (w *stream) view() (*view, error) {
 		return nil, w.err
 	}
 	if err := w.drain(); err != nil {
-		return nil, w.fail(err)
+		return nil, w.fail("read", err)
 	}
 	v := &view{size: w.pos()}
 	for _, c := range w.chunks {

@@ -140,7 +140,7 @@ func (t *inodeTable) closeAll() error {
 	t.mu.Unlock()
 	errs := make([]error, len(open))
 	var g errgroup.Group
-	g.SetLimit(maxUploads)
+	g.SetLimit(maxArchives)
 	for i, n := range open {
 		g.Go(func() error { errs[i] = n.leave(); return nil })
 	}

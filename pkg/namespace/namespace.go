@@ -47,6 +47,9 @@ type Options struct {
 	Namespaces []Config
 	// ReadAhead bounds the bytes of read-ahead of all open files. 0: 256 MiB.
 	ReadAhead int64
+	// Uploads bounds the objects that streams write to at once: stores and repos hold
+	// memory for each as long as its file is open. Further streams spool. 0: 64.
+	Uploads int
 	// Log gets one line per refusal, failed commit and degraded object.
 	Log Logger
 }
@@ -65,11 +68,9 @@ type Caller struct {
 
 const (
 	defaultReadAhead = 256 << 20
-	// maxUploads bounds the objects that streams write to at once: each holds
-	// memory of a repo for as long as its file is open. Further streams spool.
-	maxUploads = 64
-	// maxArchives bounds the spools that become objects at once. That is always
-	// soon over, so the wait for one is short.
+	defaultUploads   = 64
+	// maxArchives bounds the spools that become objects at once, also to a share of
+	// the uploads. That is always soon over, so the wait for one is short.
 	maxArchives = 8
 	// smallBudget bounds what all streams hold back while their size, and so
 	// their placement, is unknown.
@@ -104,6 +105,9 @@ func New(o Options) (*FS, error) {
 	if o.ReadAhead == 0 {
 		o.ReadAhead = defaultReadAhead
 	}
+	if o.Uploads == 0 {
+		o.Uploads = defaultUploads
+	}
 	f := &FS{
 		tree:  newTree(),
 		dirs:  newDirCache(1024, time.Second),
@@ -111,8 +115,8 @@ func New(o Options) (*FS, error) {
 		ahead: newAheadBudget(o.ReadAhead),
 		small: semaphore.NewWeighted(smallBudget),
 
-		uploads:  semaphore.NewWeighted(maxUploads),
-		archives: semaphore.NewWeighted(maxArchives),
+		uploads:  semaphore.NewWeighted(int64(o.Uploads)),
+		archives: semaphore.NewWeighted(int64(min(max(o.Uploads/2, 1), maxArchives))),
 	}
 	for i, c := range o.Namespaces {
 		if len(c.Placement) == 0 {

@@ -176,7 +176,7 @@ func (w *stream) append(p []byte) (err error) {
 		err = w.appendChunk(p)
 	}
 	if err != nil {
-		return w.fail(err)
+		return w.fail("write", err)
 	}
 	w.meta.Lock()
 	w.size += int64(len(p))
@@ -186,12 +186,13 @@ func (w *stream) append(p []byte) (err error) {
 }
 
 // fail makes err the end of the stream: its handle gets it from now on, and
-// everybody else sees the old content. What it holds goes at once, since its
-// handle may stay open for long, and others wait for uploads. w.mu is held.
-func (w *stream) fail(err error) error {
+// everybody else sees the old content. It is in the log once, however many calls
+// meet it. What the stream holds goes at once, since its handle may stay open for
+// long, and others wait for uploads. w.mu is held.
+func (w *stream) fail(op string, err error) error {
 	w.release()
-	w.end(err)
-	return err
+	w.end(w.inode.space.dataError(op, w.who, err))
+	return w.err
 }
 
 // end makes err what every call gets from now on. w.mu is held.
@@ -295,7 +296,7 @@ func (w *stream) old(c *chunkWriter) {
 		return
 	}
 	if err := w.drain(); err != nil {
-		_ = w.inode.space.dataError("write", w.who, w.fail(err)) // for the log; the next call gets it
+		_ = w.fail("write", err) // the next call gets it
 	}
 }
 

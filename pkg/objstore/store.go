@@ -83,14 +83,6 @@ type Cleaner interface {
 	Clean(ctx context.Context, olderThan time.Duration) (int, error)
 }
 
-// Buffered is a store that gathers what it is to send in memory.
-type Buffered interface {
-	// PutMemory returns the most bytes that a Put under way holds, whatever its
-	// length, and the most that all Puts together hold beside that. Both are fixed.
-	// A Put holds little more than it was given, as long as that is less.
-	PutMemory() (each, shared int64)
-}
-
 // Limits of keys: what the tightest store takes (S3: 1024 bytes in all; file
 // systems: 255 a name, of which temporary names need a few).
 const (

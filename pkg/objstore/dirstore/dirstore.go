@@ -77,9 +77,8 @@ type Store struct {
 }
 
 var (
-	_ objstore.Store    = (*Store)(nil)
-	_ objstore.Cleaner  = (*Store)(nil)
-	_ objstore.Buffered = (*Store)(nil)
+	_ objstore.Store   = (*Store)(nil)
+	_ objstore.Cleaner = (*Store)(nil)
 )
 
 // Create makes the directory of a new store, durably. An existing one is no error.

@@ -27,11 +27,8 @@ const (
 
 var buffers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, bufferSize) }}
 
-// PutMemory is what each Put holds, in every store of this package.
+// PutMemory is the bytes that a Put under way holds.
 const PutMemory = bufferSize
-
-// PutMemory implements objstore.Buffered.
-func (s *Store) PutMemory() (each, shared int64) { return PutMemory, 0 }
 
 // Put implements objstore.Store.
 func (s *Store) Put(ctx context.Context, key string, r io.Reader, size int64) error {

@@ -154,14 +154,8 @@ func (u *upload) bufferFor(n int) int {
 	return want
 }
 
-// PutMemory implements objstore.Buffered.
-func (s *Store) PutMemory() (each, shared int64) { return s.cfg.PutMemory() }
-
-// PutMemory is Store.PutMemory of a store with this configuration.
-func (c Config) PutMemory() (each, shared int64) {
-	c = c.withDefaults()
-	return c.PartSize, int64(max(c.Buffers, 0)) * c.PartSize
-}
+// PutMemory is the most bytes that a Put under way holds, whatever its length.
+func (c Config) PutMemory() int64 { return c.withDefaults().PartSize }
 
 // giveBack returns a part's buffer to the pool.
 func (s *Store) giveBack(buf []byte) {

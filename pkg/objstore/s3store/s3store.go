@@ -16,9 +16,10 @@
 //
 // A body must be sendable twice, so a Put gathers it in one buffer: as long as
 // the object when that is known and small; else one that doubles as the object
-// grows, up to PartSize. Objects beyond it go up in parts. To send one part while the next is filled, a Put may take further
-// buffers out of a common allowance (Config.Buffers); it never waits for one, so
-// Puts that depend on each other cannot block each other.
+// grows, up to PartSize. Objects beyond it go up in parts. To send one part while
+// the next is filled, a Put may take further buffers out of a common allowance
+// (Config.Buffers); it never waits for one, so Puts that depend on each other
+// cannot block each other.
 //
 // # Failures
 //
@@ -64,7 +65,7 @@ type Config struct {
 	TLS *tls.Config
 
 	PartSize int64         // bytes of a part; S3 wants at least 5 MiB. 8 MiB
-	Buffers  int           // part buffers beyond one for each Put under way; negative: none. 8
+	Buffers  int           // part buffers beyond one for each Put under way; negative: none. 2
 	MaxConns int           // connections. 64
 	Timeout  time.Duration // of a request, beside a second for each MiB it carries; and of each read of a body. 30s
 	Retries  int           // attempts after the first; negative: none. 4
@@ -95,9 +96,8 @@ type Store struct {
 }
 
 var (
-	_ objstore.Store    = (*Store)(nil)
-	_ objstore.Cleaner  = (*Store)(nil)
-	_ objstore.Buffered = (*Store)(nil)
+	_ objstore.Store   = (*Store)(nil)
+	_ objstore.Cleaner = (*Store)(nil)
 )
 
 // New returns a store of cfg. It sends no request.
@@ -152,7 +152,7 @@ func (c Config) withDefaults() Config {
 		c.PartSize = 8 << 20
 	}
 	if c.Buffers == 0 {
-		c.Buffers = 8
+		c.Buffers = 2
 	}
 	if c.MaxConns == 0 {
 		c.MaxConns = 64
