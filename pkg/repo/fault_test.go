@@ -165,10 +165,11 @@ func TestFailedReplace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 8 {
+	for range 500 { // until the failures are noticed: after its end it would replace shards
 		if _, err = w.Write(content(2, 300_000)); err != nil {
 			break
 		}
+		time.Sleep(time.Millisecond)
 	}
 	if _, cerr := w.Close(); err == nil && cerr == nil {
 		t.Fatal("write with two full stores worked")
