@@ -356,7 +356,7 @@ func TestRebuildBesideHanging(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			rg := newRig(t, small, 1, func(c *Config) { c.StallTimeout = 600 * time.Millisecond; c.HedgeAfter = time.Minute })
+			rg := newRig(t, small, 1, func(c *Config) { c.StallTimeout = 900 * time.Millisecond; c.HedgeAfter = time.Minute })
 			data := content(7, 3*int(small.Stripe()))
 			l := rg.write(t, key, data, 1<<20)
 			lost, except := []int{2, 4}, []int{2}

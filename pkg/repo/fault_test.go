@@ -165,10 +165,11 @@ func TestFailedReplace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 8 {
+	for range 500 { // until the failures are noticed: after its end it would replace shards
 		if _, err = w.Write(content(2, 300_000)); err != nil {
 			break
 		}
+		time.Sleep(time.Millisecond)
 	}
 	if _, cerr := w.Close(); err == nil && cerr == nil {
 		t.Fatal("write with two full stores worked")
@@ -242,7 +243,7 @@ func TestStalledReads(t *testing.T) {
 
 // A fetch that stalls counts once against its store, not again when it has ended.
 func TestStallCountsOnce(t *testing.T) {
-	rg := newRig(t, small, 1, func(c *Config) { c.HedgeAfter = time.Minute; c.StallTimeout = 300 * time.Millisecond })
+	rg := newRig(t, small, 1, func(c *Config) { c.HedgeAfter = time.Minute; c.StallTimeout = 700 * time.Millisecond })
 	data := content(3, int(small.Stripe()))
 	l := rg.write(t, "once", data, 1<<20)
 	rg.store("once", l, 1).get = hang
@@ -390,7 +391,7 @@ func (rg *rig) keyFor(pod, what string) string {
 // A pod that was away takes writes again, though its stores may be tried at
 // different times: writes that go elsewhere use up none of their probes.
 func TestPodBack(t *testing.T) {
-	rg := newRig(t, small, 2, nil)
+	rg := newRig(t, small, 2, func(c *Config) { c.StallTimeout = time.Minute })
 	stores := rg.Repo.pods["pod0"].stores
 	key := rg.keyFor("pod0", "back/")
 	trip(stores[:3], 0)
@@ -446,15 +447,15 @@ func wait(ctx context.Context, d time.Duration) error {
 func TestSlowStoreReadmitted(t *testing.T) {
 	for name, lag := range map[string]func(*trouble){
 		"begin": func(s *trouble) {
-			s.put = func(ctx context.Context, _ io.Reader) error { return wait(ctx, 400*time.Millisecond) }
+			s.put = func(ctx context.Context, _ io.Reader) error { return wait(ctx, 550*time.Millisecond) }
 		},
 		"end": func(s *trouble) {
-			s.done = func(ctx context.Context) error { return wait(ctx, 700*time.Millisecond) }
+			s.done = func(ctx context.Context) error { return wait(ctx, 550*time.Millisecond) }
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			rg := newRig(t, small, 1, nil)
+			rg := newRig(t, small, 1, func(c *Config) { c.StallTimeout = 16 * time.Second })
 			lag(rg.pods[0][3])
 			s := rg.Repo.pods["pod0"].stores[3]
 			trip([]*store{s}, 0)
@@ -473,9 +474,9 @@ func TestSlowStoreReadmitted(t *testing.T) {
 // and to put parts together: the longer, the larger the shard.
 func TestSlowFinish(t *testing.T) {
 	t.Parallel()
-	rg := newRig(t, small, 1, func(c *Config) { c.StallTimeout = 500 * time.Millisecond })
+	rg := newRig(t, small, 1, func(c *Config) { c.StallTimeout = 700 * time.Millisecond })
 	for _, s := range rg.pods[0] {
-		s.done = func(ctx context.Context) error { return wait(ctx, 900*time.Millisecond) }
+		s.done = func(ctx context.Context) error { return wait(ctx, 1100*time.Millisecond) }
 	}
 	rg.write(t, "slow", content(1, 4<<20), 1<<20)
 	if d := rg.damage.take(); d != nil {
@@ -589,7 +590,7 @@ func TestFullStore(t *testing.T) {
 // Deletes do not wait for ever for a store, even if it ignores its context, and
 // not at all for one in which they failed lately. The other stores do theirs.
 func TestDeleteDeadStore(t *testing.T) {
-	rg := newRig(t, small, 1, func(c *Config) { c.StallTimeout = 500 * time.Millisecond })
+	rg := newRig(t, small, 1, func(c *Config) { c.StallTimeout = 800 * time.Millisecond })
 	layouts := make([]objfmt.Layout, 3*maxFailures)
 	for i := range layouts {
 		layouts[i] = rg.write(t, fmt.Sprintf("dead/%d", i), content(1, 1000), 1000)
