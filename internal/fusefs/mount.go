@@ -50,7 +50,8 @@ type Options struct {
 const (
 	maxRequest = 1 << 20 // bytes of one read or write: the kernel's most
 	// maxInflight bounds the memory of the requests being served, most of it data
-	// of writes that wait for the stores. More requests wait in the kernel.
+	// of writes that wait for the stores. More requests wait in the kernel. Answers
+	// to reads are not in it: go-fuse has a buffer for each thread that reads at once.
 	maxInflight   = 256 << 20
 	maxBackground = 128 // read-ahead requests in flight
 	typeName      = "marfs"

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -35,6 +36,7 @@ type world struct {
 	chunk  int64
 	ahead  int64 // namespace.Options.ReadAhead
 	perms  namespace.Perm
+	log    bytes.Buffer // of node()
 }
 
 const allPerms = namespace.RM | namespace.WM | namespace.RD | namespace.WD | namespace.UD | namespace.TD
@@ -108,7 +110,7 @@ func (w *world) node(name string) *namespace.FS {
 		w.t.Fatal(err)
 	}
 	f, err := namespace.New(namespace.Options{
-		Log:       slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Log:       slog.New(slog.NewTextHandler(&w.log, nil)),
 		ReadAhead: w.ahead,
 		Namespaces: []namespace.Config{{
 			Name: "proj", Path: "/proj", Meta: m, Repos: map[string]*repo.Repo{"r": r}, Perms: w.perms,
@@ -419,6 +421,7 @@ func TestQuorumLostFailsTheCloseAndKeepsTheOldContent(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.WriteAt(ctx, me, random(2, 70_000), 0)
+	f.Commit(ctx)
 	err = f.Flush(ctx)
 	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EIO) {
 		t.Errorf("flush without quorum: %v", err)
@@ -428,6 +431,9 @@ func TestQuorumLostFailsTheCloseAndKeepsTheOldContent(t *testing.T) {
 		t.Errorf("size %d after the failure, want %d", st.Size, len(old))
 	}
 	f.Close()
+	if n := strings.Count(w.log.String(), "level=ERROR"); n != 1 {
+		t.Errorf("the failure is in the log %d times:\n%s", n, w.log.String())
+	}
 	same(t, "old content", get(t, d, "f"), old)
 	same(t, "old content elsewhere", get(t, dir(t, w.node("b"), "/proj"), "f"), old)
 }

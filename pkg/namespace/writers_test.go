@@ -120,6 +120,26 @@ func TestTwoHandlesWrite(t *testing.T) {
 	same(t, "in the end", get(t, d, "f"), []byte("ec"))
 }
 
+// TestSyncedElsewhere: a file that another node has synced and goes on writing is busy.
+func TestSyncedElsewhere(t *testing.T) {
+	w := newWorld(t)
+	a, b := dir(t, w.node("a"), "/proj"), dir(t, w.node("b"), "/proj")
+	f := create(t, a, "f")
+	write(t, f, 0, []byte("synced"))
+	if err := f.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	_, err := b.Open(ctx, me, "f", syscall.O_WRONLY|syscall.O_TRUNC)
+	wantErrno(t, "open with O_TRUNC", err, syscall.EBUSY)
+	size := int64(3)
+	_, err = b.Setattr(ctx, me, "f", namespace.SetAttr{Size: &size, Atime: mdfs.TimeSet{Omit: true}, Mtime: mdfs.TimeSet{Omit: true}})
+	wantErrno(t, "truncate", err, syscall.EBUSY)
+	if err := errors.Join(f.Flush(ctx), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	put(t, b, "f", []byte("free again"))
+}
+
 // TestCutWhileWriting: ftruncate to 0 under a writer counts at once, for all.
 func TestCutWhileWriting(t *testing.T) {
 	w := newWorld(t)
