@@ -74,6 +74,15 @@ type Store interface {
 	List(ctx context.Context, prefix, after string) iter.Seq2[Info, error]
 }
 
+// Peeker is what a reader of Get may be besides: one whose bytes lie in memory
+// already, so that they need not be copied to be looked at. Both are bufio.Reader's.
+type Peeker interface {
+	// Peek returns the next n bytes, or fewer if they do not lie together; they are
+	// good until the next call of the reader. Fewer is no error.
+	Peek(n int) ([]byte, error)
+	Discard(n int) (int, error)
+}
+
 // Cleaner is a store in which crashed writers leave what no listing shows: files
 // or parts of objects that were never finished.
 type Cleaner interface {

@@ -78,25 +78,48 @@ func (f *fetch) failed(ctx context.Context, out fetched, cells int64, err error)
 func (f *fetch) cell(body io.Reader, c int64, sums objfmt.CellSum, out *fetched) error {
 	w := f.win
 	size := w.layout.CellLen(f.shard, c)
-	buf := w.repo.cell(size)
-	stored := (*buf)[:size+objfmt.SumSize]
-	if _, err := io.ReadFull(body, stored); err != nil {
-		w.repo.giveCell(buf)
+	stored, buf, err := w.repo.take(body, size+objfmt.SumSize)
+	if err != nil {
 		return err
 	}
-	if !sums.Verify(c, stored) {
-		w.repo.giveCell(buf)
+	data := stored[:size]
+	switch {
+	case !sums.Verify(c, stored):
 		out.bad++
 		if out.err == nil {
 			out.err = fmt.Errorf("%w: cell %d: bad checksum", objstore.ErrCorrupt, c)
 		}
+	case !w.deliver(f.shard, c, data):
+		if buf == nil {
+			buf = w.repo.cell(size)
+			data = (*buf)[:copy(*buf, data)]
+		}
+		out.kept = append(out.kept, kept{c, data, buf})
 		return nil
 	}
-	data := stored[:size]
-	if w.deliver(f.shard, c, data) {
+	if buf != nil {
 		w.repo.giveCell(buf)
-	} else {
-		out.kept = append(out.kept, kept{c, data, buf})
 	}
 	return nil
+}
+
+// take returns the next n bytes of body: as they lie in its memory, good until it is
+// read again, or else in a buffer to be given back.
+func (r *Repo) take(body io.Reader, n int) (stored []byte, buf *[]byte, err error) {
+	if p, ok := body.(objstore.Peeker); ok {
+		stored, err = p.Peek(n)
+		if err == nil && len(stored) == n {
+			_, err = p.Discard(n)
+		}
+		if err != nil || len(stored) == n {
+			return stored, nil, err
+		}
+	}
+	buf = r.cell(n - objfmt.SumSize)
+	stored = (*buf)[:n]
+	if _, err := io.ReadFull(body, stored); err != nil {
+		r.giveCell(buf)
+		return nil, nil, err
+	}
+	return stored, buf, nil
 }

@@ -96,7 +96,10 @@ type reader struct {
 	err   error            // sticky
 }
 
-var _ io.WriterTo = (*reader)(nil)
+var (
+	_ io.WriterTo     = (*reader)(nil)
+	_ objstore.Peeker = (*reader)(nil)
+)
 
 func (r *reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
@@ -108,6 +111,23 @@ func (r *reader) Read(p []byte) (int, error) {
 		}
 	}
 	n := copy(p, r.chunk)
+	r.chunk = r.chunk[n:]
+	return n, nil
+}
+
+// Peek implements objstore.Peeker.
+func (r *reader) Peek(n int) ([]byte, error) {
+	if len(r.chunk) == 0 {
+		if err := r.fill(); err != nil {
+			return nil, err
+		}
+	}
+	return r.chunk[:min(n, len(r.chunk))], nil
+}
+
+// Discard implements objstore.Peeker: n are bytes that Peek has returned.
+func (r *reader) Discard(n int) (int, error) {
+	n = min(n, len(r.chunk))
 	r.chunk = r.chunk[n:]
 	return n, nil
 }

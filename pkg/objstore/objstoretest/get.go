@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing/iotest"
 	"time"
+
+	"marfs/pkg/objstore"
 )
 
 // ranges: any range, within the object, over its end and beyond it.
@@ -39,6 +41,46 @@ func (s *suite) ranges() {
 		if got, err := s.get(s.ctx(), "ranges/empty", c.off, c.n); len(got) != 0 || err != nil {
 			s.Errorf("get off %d n %d of an empty object: %d bytes, %v", c.off, c.n, len(got), err)
 		}
+	}
+}
+
+// peek: where a reader is a Peeker, what it lends is what it would have read.
+func (s *suite) peek() {
+	want := content(7, s.PartSize+1000)
+	s.mustPut("peek/one", want)
+	r, err := s.store.Get(s.ctx(), "peek/one", 100, -1)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer r.Close()
+	p, ok := r.(objstore.Peeker)
+	if !ok {
+		return
+	}
+	var got []byte
+	for step := 0; ; step++ {
+		b, err := p.Peek(65_544)
+		if err == io.EOF {
+			break
+		}
+		if err != nil || len(b) == 0 || len(b) > 65_544 {
+			s.Fatalf("peek lends %d bytes, %v", len(b), err)
+		}
+		if step%3 == 2 { // or does not take it, and reads
+			one := make([]byte, 1)
+			if _, err := io.ReadFull(r, one); err != nil {
+				s.Fatal(err)
+			}
+			got = append(got, one...)
+			continue
+		}
+		got = append(got, b...)
+		if n, err := p.Discard(len(b)); n != len(b) || err != nil {
+			s.Fatalf("discard of %d: %d, %v", len(b), n, err)
+		}
+	}
+	if d := diff(got, want[100:]); d != "" {
+		s.Error(d)
 	}
 }
 

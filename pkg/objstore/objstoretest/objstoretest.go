@@ -57,6 +57,7 @@ func Run(t *testing.T, open func(t *testing.T) objstore.Store, o Options) {
 		{"ListStops", (*suite).listStops},
 		{"Canceled", (*suite).canceled},
 		{"CancelInPut", (*suite).cancelInPut},
+		{"Peek", (*suite).peek},
 		{"CancelInGet", (*suite).cancelInGet},
 	} {
 		t.Run(test.name, func(t *testing.T) {
