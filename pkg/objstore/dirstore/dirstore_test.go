@@ -240,7 +240,7 @@ func TestShrunkFileIsCorrupt(t *testing.T) {
 // goroutines; when it comes back, so does the store.
 func TestStuckFilesystem(t *testing.T) {
 	defer goleak.VerifyNone(t)
-	s := open(t, t.TempDir(), Options{Timeout: 20 * time.Millisecond, MaxCalls: 2})
+	s := open(t, t.TempDir(), Options{Timeout: time.Minute, MaxCalls: 2})
 	hang := make(chan struct{})
 	dropped := make(chan int, 10)
 	var ran atomic.Int32
@@ -259,6 +259,7 @@ func TestStuckFilesystem(t *testing.T) {
 	if err := <-cancelled; !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled call: %v, want Canceled", err)
 	}
+	s.timeout = 20 * time.Millisecond // only where it has to pass: a loaded machine takes longer for anything
 	for range 5 {
 		if err := stuck(t.Context()); !errors.Is(err, objstore.ErrUnavailable) {
 			t.Errorf("stuck call: %v, want ErrUnavailable", err)
@@ -270,6 +271,7 @@ func TestStuckFilesystem(t *testing.T) {
 	if err := s.Put(t.Context(), "a", strings.NewReader("x"), 1); !errors.Is(err, objstore.ErrUnavailable) {
 		t.Errorf("put: %v, want ErrUnavailable", err)
 	}
+	s.timeout = time.Minute
 	close(hang)
 	for range ran.Load() {
 		if v := <-dropped; v != 7 {
