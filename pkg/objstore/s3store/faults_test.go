@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 	"unicode"
 
@@ -134,10 +135,11 @@ func TestErrorClasses(t *testing.T) {
 			}
 			_, err := s.Get(t.Context(), "k", 0, -1)
 			check("get", "GET", err, test.tries)
-			check("put", "PUT", s.Put(t.Context(), "k", strings.NewReader("data"), 4), test.tries)
-			if !errors.Is(test.want, fs.ErrNotExist) { // which is success
-				check("delete", "DELETE", s.Delete(t.Context(), "k"), test.tries)
+			if errors.Is(test.want, fs.ErrNotExist) {
+				return // TestOnlyReadersMiss has the rest
 			}
+			check("put", "PUT", s.Put(t.Context(), "k", strings.NewReader("data"), 4), test.tries)
+			check("delete", "DELETE", s.Delete(t.Context(), "k"), test.tries)
 		})
 	}
 }
@@ -273,6 +275,61 @@ func TestStatOfObjectThatHeadMisses(t *testing.T) {
 		})
 		if info, err := f.store(t).Stat(t.Context(), "k"); err != nil || info.Size != int64(len(data)) {
 			t.Errorf("%d bytes: %+v, %v", len(data), info, err)
+		}
+	}
+}
+
+// Whatever a service says that it misses, a Put and a listing do not say that an
+// object is missing.
+func TestOnlyReadersMiss(t *testing.T) {
+	for _, code := range []string{"NoSuchKey", "NotFound", "NoSuchUpload", "NoSuchBucket"} {
+		for _, at := range []string{"PUT", "POST uploads", "PUT partNumber", "POST uploadId", "GET list-type", "GET uploads"} {
+			u := &uploads{}
+			f := newFake(t, func(w http.ResponseWriter, r *http.Request, n int) {
+				if kind(r) == at {
+					_, _ = io.Copy(io.Discard, r.Body)
+					refuse(w, 404, code)
+					return
+				}
+				u.serve(w, r, n)
+			})
+			s := f.store(t)
+			var err error
+			switch at {
+			case "PUT":
+				err = s.Put(t.Context(), "k", strings.NewReader("x"), 1)
+			case "GET list-type":
+				for _, err = range s.List(t.Context(), "", "") {
+				}
+			case "GET uploads":
+				_, err = s.Clean(t.Context(), time.Hour)
+			default:
+				err = s.Put(t.Context(), "k", bytes.NewReader(pattern(2<<20)), -1)
+			}
+			if !errors.Is(err, objstore.ErrUnavailable) || errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s answered with %s: %v, want ErrUnavailable", at, code, err)
+			}
+		}
+	}
+	own := fmt.Errorf("what is copied: %w", fs.ErrNotExist)
+	s := newFake(t, (&uploads{}).serve).store(t)
+	if err := s.Put(t.Context(), "k", iotest.ErrReader(own), -1); !errors.Is(err, own) || errors.Is(err, objstore.ErrUnavailable) {
+		t.Errorf("put of what its reader misses: %v, want the reader's error", err)
+	}
+}
+
+// What a real service says without the bucket.
+func TestMissingBucket(t *testing.T) {
+	s := open(t, config(testenv.StartS3(t), "none"))
+	_, stat := s.Stat(t.Context(), "k")
+	_, get := s.Get(t.Context(), "k", 0, -1)
+	for what, err := range map[string]error{
+		"stat": stat, "get": get, "delete": s.Delete(t.Context(), "k"),
+		"put":      s.Put(t.Context(), "k", strings.NewReader("x"), 1),
+		"long put": s.Put(t.Context(), "k", bytes.NewReader(pattern(2*partSize)), -1),
+	} {
+		if !errors.Is(err, objstore.ErrUnavailable) || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "bucket does not exist") {
+			t.Errorf("%s: %v, want ErrUnavailable", what, err)
 		}
 	}
 }

@@ -66,7 +66,7 @@ func (s *Store) page(ctx context.Context, prefix, start string) (page []objstore
 		}
 		return ctx.Err() // the sequence just ends then
 	})
-	return page, err
+	return page, vanished(err)
 }
 
 // keyLength returns how many bytes at the start of s could be a key's.
@@ -126,7 +126,7 @@ func (s *Store) uploads(ctx context.Context, marker string) (page minio.ListMult
 		}
 		return err
 	})
-	return page, err
+	return page, vanished(err)
 }
 
 // isStale reports whether an upload is one of ours that began before limit. One

@@ -84,7 +84,7 @@ func (u *upload) begin() error {
 		return err
 	})
 	if err != nil {
-		return err
+		return vanished(err)
 	}
 	ctx, cancel := context.WithCancel(u.caller)
 	u.cancel = cancel
@@ -147,7 +147,7 @@ func (u *upload) sendPart(number int, buf []byte) error {
 func (u *upload) complete() error {
 	slices.SortFunc(u.etags, func(a, b minio.CompletePart) int { return cmp.Compare(a.PartNumber, b.PartNumber) })
 	attempts := 0
-	return u.s.call(u.caller, u.total/completeRate, func(ctx context.Context) error {
+	err := u.s.call(u.caller, u.total/completeRate, func(ctx context.Context) error {
 		attempts++
 		_, err := u.s.core.CompleteMultipartUpload(ctx, u.s.cfg.Bucket, u.key, u.id, u.etags, minio.PutObjectOptions{})
 		if attempts > 1 && code(err) == minio.NoSuchUpload && u.isThere(ctx) {
@@ -155,6 +155,7 @@ func (u *upload) complete() error {
 		}
 		return err
 	})
+	return vanished(err)
 }
 
 // isThere reports whether the object is what this upload made.

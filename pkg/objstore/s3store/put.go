@@ -181,11 +181,11 @@ func (s *Store) send(ctx context.Context, data []byte, request func(context.Cont
 		sum := sha256.Sum256(data)
 		sha = hex.EncodeToString(sum[:])
 	}
-	return s.call(ctx, int64(len(data)), func(ctx context.Context) error {
+	return vanished(s.call(ctx, int64(len(data)), func(ctx context.Context) error {
 		b := &body{r: bytes.NewReader(data)}
 		defer b.end()
 		return request(ctx, b, sha)
-	})
+	}))
 }
 
 // body reads a buffer until its request has ended. net/http may go on reading

@@ -189,6 +189,15 @@ func classOfAnswer(e minio.ErrorResponse) (class error, again bool) {
 	return objstore.ErrUnavailable, false
 }
 
+// vanished is for requests that ask for no object: whatever the service misses must
+// not pass for a missing one.
+func vanished(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %s", objstore.ErrUnavailable, err.Error())
+	}
+	return err
+}
+
 // isStray404 reports whether err is a 404 that holds no S3 error: a proxy's, or
 // the answer to a HEAD, which has no body.
 func isStray404(err error) bool {
