@@ -48,23 +48,25 @@ func (r *Repo) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser
 		n = l.Size - off
 	}
 	src := &objectReader{ctx: ctx, repo: r, key: key, layout: l, off: off, end: off + n}
-	return &bufferedReader{bufio.NewReaderSize(src, int(min(n, readBuffer))), src}, nil
+	return &bufferedReader{src, bufio.NewReaderSize(src, int(min(n, readBuffer)))}, nil
 }
 
 // readBuffer saves small reads of an object opened by Get from one GET each.
 const readBuffer = 256 << 10
 
-// bufferedReader keeps to the context even for what is buffered.
+// bufferedReader keeps to the context even for what is buffered. It has no more methods
+// of bufio.Reader: those would not, and its Peek is none of an objstore.Peeker's, which
+// lends what there is at the end.
 type bufferedReader struct {
-	*bufio.Reader
 	src *objectReader
+	buf *bufio.Reader
 }
 
 func (b *bufferedReader) Read(p []byte) (int, error) {
 	if err := b.src.check(); err != nil {
 		return 0, err
 	}
-	return b.Reader.Read(p)
+	return b.buf.Read(p)
 }
 
 func (b *bufferedReader) Close() error {
