@@ -171,14 +171,20 @@ func (k *checker) endpoint(key, endpoint string) (string, bool) {
 		return "", false
 	}
 	const hint = "for example https://s3.example:9000"
+	// Before anything else, and without the values: they may hold secrets.
+	switch {
+	case strings.Contains(endpoint, "@"):
+		k.complain(key, nil, "holds a user or password", "they belong into the credentials file")
+		return "", false
+	case strings.ContainsAny(endpoint, "?#"):
+		k.complain(key, nil, "has more than a host and a port", hint)
+		return "", false
+	}
 	u, err := url.Parse(endpoint)
 	switch {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 		k.complain(key, endpoint, "is not http:// or https:// and a host", hint)
-	case u.User != nil:
-		// The value is not repeated: it holds a secret.
-		k.complain(key, nil, "holds a user or password", "they belong into the credentials file")
-	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
+	case strings.Trim(u.Path, "/") != "":
 		k.complain(key, endpoint, "has more than a host and a port", hint)
 	case !goodPort(u):
 		k.complain(key, endpoint, "has a bad port", "ports are 1 to 65535")
