@@ -35,6 +35,17 @@ func (e *StoreError) Unwrap() error { return e.Err }
 // Hint says what to do about it, or nothing.
 func (e *StoreError) Hint() string { return e.hint }
 
+// hinted is an error that says what to do about it.
+type hinted struct {
+	error
+	hint string
+}
+
+func (e hinted) Unwrap() error { return e.error }
+
+// Hint says what to do about it.
+func (e hinted) Hint() string { return e.hint }
+
 // errForeign is a store that another shard, pod, repo or installation owns.
 var errForeign = errors.New("is not this pod's")
 
@@ -122,9 +133,31 @@ func (m *member) connect(ctx context.Context) {
 	case m.err == nil:
 		m.state = identified
 	case errors.Is(m.err, fs.ErrNotExist):
-		m.state = empty
+		m.lookInside(ctx)
 	case !isAway(m.err):
 		m.state = broken
+	}
+}
+
+// lookInside tells a new store from one that has content but no identity: whose
+// that is nobody can tell.
+func (m *member) lookInside(ctx context.Context) {
+	m.state = empty
+	st, ok := m.Store.Store.(interface {
+		Content(ctx context.Context) (string, error)
+	})
+	if !ok {
+		return
+	}
+	name, err := st.Content(ctx)
+	switch {
+	case err != nil:
+		m.state, m.err = unreachable, err
+		if !isAway(err) {
+			m.state = broken
+		}
+	case name != "":
+		m.state, m.err = broken, fmt.Errorf("%w: it has no identity but is not empty (%s)", errForeign, name)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"marfs/pkg/mdfs/posix"
 	"marfs/pkg/metadata"
@@ -111,10 +113,7 @@ func (ps *pods) adopt(ctx context.Context) (made []Made, err error) {
 // init at the same moment may have thought the same.
 func (ps *pods) found(ctx context.Context, m *member, i int) error {
 	want := ps.identity(m.pod, i)
-	err := m.holdsNothing(ctx)
-	if err == nil {
-		err = writeIdentity(ctx, m.Store, want)
-	}
+	err := writeIdentity(ctx, m.Store, want)
 	if err == nil {
 		m.connect(ctx)
 		err = m.err
@@ -125,18 +124,6 @@ func (ps *pods) found(ctx context.Context, m *member, i int) error {
 	if err != nil {
 		m.blame(ps, err, "")
 		return m.fail
-	}
-	return nil
-}
-
-// holdsNothing refuses a store that has objects but no identity: it is not new,
-// and whose they are nobody can tell.
-func (m *member) holdsNothing(ctx context.Context) error {
-	for info, err := range m.List(ctx, "", "") {
-		if err != nil {
-			return err
-		}
-		return fmt.Errorf("%w: it has no identity but is not empty (%s)", errForeign, info.Key)
 	}
 	return nil
 }
@@ -156,21 +143,77 @@ func initNamespaces(ctx context.Context, cfg *Config, made []Made) ([]Made, erro
 	return made, nil
 }
 
-// markerFile is what metadata.Init leaves in a metadata directory.
+// markerFile is what metadata.Init leaves in a metadata directory as the last thing.
 const markerFile = "marfs.json"
+
+// initDirs are the directories that metadata.Init makes before.
+var initDirs = []string{"tree", "files", "staged", "bodies", "chunks", "packs", "versions", "trash", "work", "nodes", "dead", "repack", "degraded"}
+
+// errNotNew is a metadata directory without a marker that is not new either.
+var errNotNew = errors.New("has no " + markerFile + " but is not empty")
+
+// isNew reports whether a metadata directory is still to be made: it is not
+// there, or there is nothing in it but what an interrupted init leaves. One
+// without a marker that holds anything else is errNotNew: it is somebody's.
+func isNew(dir string) (bool, error) {
+	if _, err := os.Lstat(filepath.Join(dir, markerFile)); !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	for _, e := range entries {
+		name := e.Name()
+		switch {
+		case name == "lost+found", strings.HasPrefix(name, markerFile+"."):
+		case e.IsDir() && slices.Contains(initDirs, name):
+			err = errors.Join(err, holdsOnlyDirs(filepath.Join(dir, name)))
+		default:
+			return false, fmt.Errorf("it %w (%s)", errNotNew, name)
+		}
+	}
+	return err == nil, err
+}
+
+func holdsOnlyDirs(dir string) error {
+	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() {
+			err = fmt.Errorf("it %w (%s)", errNotNew, path)
+		}
+		return err
+	})
+}
+
+// keepOut makes a new metadata directory its owner's alone, and refuses one in
+// use that lets others in: they could go around MarFS.
+func keepOut(dir string, fresh bool) error {
+	fi, err := os.Stat(dir)
+	if err != nil || fi.Mode().Perm()&0o077 == 0 {
+		return err
+	}
+	if fresh {
+		return os.Chmod(dir, 0o700) //nolint:gosec // a directory
+	}
+	return hinted{fmt.Errorf("others may look into it (mode %04o)", fi.Mode().Perm()), "users reach what is in it through the mount alone: chmod 700 " + dir}
+}
 
 // initMetadata makes a metadata directory. Only the daemon's user can look into
 // a new one: users reach the tree in it through MarFS alone.
 func initMetadata(n *Namespace) (fresh bool, err error) {
 	dir := n.Metadata[0]
+	if fresh, err = isNew(dir); err != nil {
+		return false, err
+	}
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return false, err
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return false, err
 	}
-	_, err = os.Lstat(filepath.Join(dir, markerFile))
-	fresh = errors.Is(err, fs.ErrNotExist)
+	if err := keepOut(dir, fresh); err != nil {
+		return false, err
+	}
 	md, err := posix.Open(dir)
 	if err != nil {
 		return false, err

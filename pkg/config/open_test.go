@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -274,16 +275,84 @@ func TestEmptyStoreIsLeftOutUntilInit(t *testing.T) {
 	}
 }
 
-func TestInitLeavesAStoreWithUnknownObjectsAlone(t *testing.T) {
+func TestInitLeavesAStoreWithContentAlone(t *testing.T) {
+	for _, name := range []string{"x/object", "Thesis.TEX", "Photos/IMG 1.JPG", ".hidden"} {
+		s := newSite(t, 2, 1)
+		file := filepath.Join(s.stores[2], name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		top, _, _ := strings.Cut(name, "/")
+		_, err := Init(t.Context(), s.config(t))
+		if err == nil || !strings.Contains(err.Error(), "it has no identity but is not empty ("+top+")") {
+			t.Errorf("init: have %v", err)
+		}
+		stores, _, err := Status(t.Context(), s.config(t))
+		if err != nil || stores[2].Health != Wrong {
+			t.Errorf("status: have %+v, %v", stores[2], err)
+		}
+	}
+}
+
+func TestInitLeavesAMetadataDirectoryWithContentAlone(t *testing.T) {
+	for _, name := range []string{"Thesis.TEX", "Photos/IMG 1.JPG", "tree/file", "Empty/"} {
+		s := newSite(t, 2, 1)
+		file := filepath.Join(s.dir, "md", name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, nil, 0o600); err != nil && !strings.HasSuffix(name, "/") {
+			t.Fatal(err)
+		}
+		if _, err := Init(t.Context(), s.config(t)); err == nil || !strings.Contains(err.Error(), "has no marfs.json but is not empty") {
+			t.Errorf("%s: have %v", name, err)
+		}
+		_, spaces, err := Status(t.Context(), s.config(t))
+		if err != nil || spaces[0].Health != Wrong {
+			t.Errorf("%s: status: have %+v, %v", name, spaces[0], err)
+		}
+	}
+}
+
+// TestInitGoesOnWithAMetadataDirectory holds the names that an interrupted init
+// leaves against those that init makes.
+func TestInitGoesOnWithAMetadataDirectory(t *testing.T) {
 	s := newSite(t, 2, 1)
-	if err := os.MkdirAll(filepath.Join(s.stores[2], "x"), 0o700); err != nil {
+	s.init(t)
+	md := filepath.Join(s.dir, "md")
+	if err := errors.Join(os.Rename(filepath.Join(md, markerFile), filepath.Join(md, markerFile+".x")), os.Mkdir(filepath.Join(md, "lost+found"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(s.stores[2], "x", "object"), nil, 0o600); err != nil {
+	if made := s.init(t); !made[3].New {
+		t.Errorf("have %+v", made[3])
+	}
+	entries, err := os.ReadDir(md)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if name := e.Name(); !slices.Contains(initDirs, name) && name != "lost+found" && !strings.HasPrefix(name, markerFile) {
+			t.Errorf("init makes %s", name)
+		}
+	}
+}
+
+func TestMetadataDirectoryIsPrivate(t *testing.T) {
+	s := newSite(t, 2, 1)
+	md := filepath.Join(s.dir, "md")
+	if err := errors.Join(os.Mkdir(md, 0o700), os.Chmod(md, 0o777)); err != nil { //nolint:gosec // what init must not leave so
+		t.Fatal(err)
+	}
+	s.init(t)
+	if fi, err := os.Stat(md); err != nil || fi.Mode().Perm() != 0o700 {
+		t.Errorf("an empty directory has mode %v, %v", fi.Mode(), err)
+	}
+	if err := os.Chmod(md, 0o755); err != nil { //nolint:gosec // what init must refuse
 		t.Fatal(err)
 	}
 	_, err := Init(t.Context(), s.config(t))
-	if err == nil || !strings.Contains(err.Error(), "it has no identity but is not empty (x/object)") {
+	var hinted interface{ Hint() string }
+	if err == nil || !strings.Contains(err.Error(), "others may look into it (mode 0755)") || !errors.As(err, &hinted) || !strings.Contains(hinted.Hint(), "chmod 700 "+md) {
 		t.Errorf("have %v", err)
 	}
 }

@@ -87,6 +87,9 @@ func (n *Namespace) status(ctx context.Context) NamespaceStatus {
 		if err := syscall.Statfs(s.Metadata, &room); err != nil {
 			return objfmt.Marker{}, err
 		}
+		if _, err := isNew(s.Metadata); err != nil {
+			return objfmt.Marker{}, err
+		}
 		text, err := readLimited(filepath.Join(s.Metadata, markerFile))
 		if err != nil {
 			return objfmt.Marker{}, err
