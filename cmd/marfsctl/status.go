@@ -82,7 +82,7 @@ func unhealthy(what, where string, h config.Health, err error) error {
 	case config.Healthy:
 		return nil
 	case config.Missing:
-		return failure{what, where, err, "mount it; if it is new or replaces a lost one, run marfsctl init"}
+		return failure{what, where, err, "mount it; if the configuration or this part of it is new: marfsctl init; if it replaces a lost one: marfsctl init --replace " + where}
 	}
 	return failure{what: what, where: where, err: err}
 }

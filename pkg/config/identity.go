@@ -106,10 +106,7 @@ func identify(ctx context.Context, r *Repo) (*pods, error) {
 	if err := g.Wait(); err != nil {
 		return nil, errors.Join(err, ps.close())
 	}
-	ps.uuid = ps.majority()
-	for _, members := range ps.members {
-		ps.judge(members)
-	}
+	ps.judge()
 	return ps, nil
 }
 
@@ -217,16 +214,19 @@ func (ps *pods) majority() (best objfmt.ID) {
 	return best
 }
 
-// judge says what is wrong with each store of a pod, but for those that could not
-// be reached or have no identity.
-func (ps *pods) judge(members []*member) {
-	holder := map[int]*member{}
-	for _, m := range members {
-		switch m.state {
-		case broken:
-			m.blame(ps, m.err, "")
-		case identified:
-			ps.judgeIdentity(m, holder)
+// judge says what is wrong with each store, but for those that could not be
+// reached or have no identity.
+func (ps *pods) judge() {
+	ps.uuid = ps.majority()
+	for _, members := range ps.members {
+		holder := map[int]*member{}
+		for _, m := range members {
+			switch m.fail = nil; m.state {
+			case broken:
+				m.blame(ps, m.err, "")
+			case identified:
+				ps.judgeIdentity(m, holder)
+			}
 		}
 	}
 }

@@ -165,7 +165,7 @@ func (ps *pods) usable(log *slog.Logger) error {
 			case empty:
 				last = errNoIdentity
 				log.Error("store left out", "repo", ps.repo.Name, "pod", m.pod.Name, "store", m.Name, "error", errNoIdentity,
-					"hint", "mount it; if it is new or replaces a lost one, run marfsctl init")
+					"hint", replaceHint(m.Name))
 				continue
 			}
 			reached++

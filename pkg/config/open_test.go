@@ -60,9 +60,9 @@ func (s *site) config(t *testing.T) *Config {
 	return c
 }
 
-func (s *site) init(t *testing.T) []Made {
+func (s *site) init(t *testing.T, replace ...string) []Made {
 	t.Helper()
-	made, err := Init(t.Context(), s.config(t))
+	made, err := Init(t.Context(), s.config(t), replace...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,7 +256,7 @@ func TestEmptyStoreIsLeftOutUntilInit(t *testing.T) {
 		t.Fatal(err)
 	}
 	sys, log := s.open(t)
-	if !strings.Contains(log.String(), "marfsctl init") || !strings.Contains(log.String(), s.stores[1]) {
+	if !strings.Contains(log.String(), "marfsctl init --replace "+s.stores[1]) || !strings.Contains(log.String(), s.stores[1]) {
 		t.Errorf("logged %s", log)
 	}
 	if err := sys.Repos["r"].Put(t.Context(), "a/00/x", strings.NewReader("x"), 1); err == nil {
@@ -265,13 +265,137 @@ func TestEmptyStoreIsLeftOutUntilInit(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(s.stores[1], "a")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the store without identity was written to: %v", err)
 	}
-	made := s.init(t)
+	made := s.init(t, s.stores[1])
 	if !made[1].New || !strings.HasSuffix(made[1].Is, "shard 1") {
 		t.Errorf("init gave %v", made)
 	}
 	_, log = s.open(t)
 	if log.Len() > 0 {
 		t.Errorf("logged %s", log)
+	}
+}
+
+// hintOf returns the hint of the first error in err that has one.
+func hintOf(err error) string {
+	var hinted interface{ Hint() string }
+	if errors.As(err, &hinted) {
+		return hinted.Hint()
+	}
+	return ""
+}
+
+func TestInitMakesNoStoreInAnUnmountedPlace(t *testing.T) {
+	s := newSite(t, 2, 1)
+	disk := filepath.Join(s.dir, "disk")
+	s.stores[1] = filepath.Join(disk, "s1")
+	s.init(t)
+	if err := os.Rename(disk, disk+".away"); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(why string) {
+		t.Helper()
+		made, err := Init(t.Context(), s.config(t))
+		if err == nil || !strings.Contains(err.Error(), s.stores[1]) || !strings.Contains(err.Error(), why) ||
+			!strings.HasPrefix(hintOf(err), "mount it; ") || !strings.Contains(hintOf(err), "marfsctl init --replace "+s.stores[1]) {
+			t.Errorf("have %v, hint: %s", err, hintOf(err))
+		}
+		if len(made) != 1 || made[0].Kind != "metadata" || made[0].New {
+			t.Errorf("made %v", made)
+		}
+	}
+	refused("the directory is not there")
+	if _, err := os.Stat(disk); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("init made %s: %v", disk, err)
+	}
+	if err := os.MkdirAll(s.stores[1], 0o700); err != nil { // the mount point of a disk that is not mounted
+		t.Fatal(err)
+	}
+	refused("has no identity")
+	if entries, err := os.ReadDir(s.stores[1]); len(entries) > 0 || err != nil {
+		t.Errorf("init made %v, %v", entries, err)
+	}
+	if err := os.RemoveAll(disk); err != nil {
+		t.Fatal(err)
+	}
+	if made := s.init(t, "disk/s1/"); !made[1].New || !strings.HasSuffix(made[1].Is, "shard 1") { // as the configuration may write it
+		t.Errorf("init gave %v", made)
+	}
+}
+
+func TestInitMakesNoMetadataWhereObjectsSayThereIsSome(t *testing.T) {
+	s := newSite(t, 2, 1)
+	s.init(t)
+	md := filepath.Join(s.dir, "md")
+	if err := os.RemoveAll(md); err != nil {
+		t.Fatal(err)
+	}
+	if made := s.init(t); !made[3].New {
+		t.Errorf("without objects: made %v", made)
+	}
+	sys, err := Open(t.Context(), s.config(t), Batch, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, sys, "f", bytes.Repeat([]byte("meta"), 100_000))
+	if err := errors.Join(sys.Close(), os.Rename(md, md+".away")); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Init(t.Context(), s.config(t))
+	if err == nil || !strings.Contains(err.Error(), "repo r has objects of it (a/") || !strings.Contains(hintOf(err), "mount it; ") || !strings.Contains(hintOf(err), "--replace "+md) {
+		t.Errorf("have %v, hint %s", err, hintOf(err))
+	}
+	if _, err := os.Stat(md); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("init made %s: %v", md, err)
+	}
+	// The object has shards in all stores, and one store is enough to know.
+	if err := errors.Join(os.RemoveAll(filepath.Join(s.stores[0], "a")), os.RemoveAll(filepath.Join(s.stores[1], "a"))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = Init(t.Context(), s.config(t)); err == nil {
+		t.Error("accepted")
+	}
+	if made := s.init(t, md); !made[3].New {
+		t.Errorf("made %v", made)
+	}
+}
+
+func TestInitWithTooFewStoresMakesNoMetadata(t *testing.T) {
+	s := newSite(t, 2, 1)
+	s.init(t)
+	if err := errors.Join(os.RemoveAll(filepath.Join(s.dir, "md")), os.RemoveAll(s.stores[0]), os.RemoveAll(s.stores[1])); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Init(t.Context(), s.config(t)); err == nil || !strings.Contains(err.Error(), "too few stores of repo r, pod p can be looked at") {
+		t.Errorf("have %v", err)
+	}
+}
+
+func TestInitGoesOnWithOtherRepos(t *testing.T) {
+	s := newSite(t, 2, 1)
+	s.init(t)
+	if err := os.RemoveAll(s.stores[1]); err != nil {
+		t.Fatal(err)
+	}
+	c := s.config(t)
+	second := c.Repos[0]
+	second.Name, second.Pods = "r2", []Pod{{Name: "p"}}
+	for i := range 3 {
+		second.Pods[0].Stores = append(second.Pods[0].Stores, Store{Dir: filepath.Join(s.dir, fmt.Sprint("t", i))})
+	}
+	c.Repos = append(c.Repos, second)
+	made, err := Init(t.Context(), c)
+	if err == nil || len(made) != 4 || !made[0].New || made[0].Is != "repo r2, pod p, shard 0" || made[3].Kind != "metadata" {
+		t.Errorf("have %v, %v", made, err)
+	}
+}
+
+func TestInitReplacesNothingUnknown(t *testing.T) {
+	s := newSite(t, 2, 1)
+	if _, err := Init(t.Context(), s.config(t), "/elsewhere"); !errors.Is(err, ErrNoPlace) || !strings.Contains(err.Error(), "/elsewhere") {
+		t.Errorf("have %v", err)
+	}
+	if _, err := os.Stat(s.stores[0]); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("made: %v", err)
 	}
 }
 
@@ -351,8 +475,7 @@ func TestMetadataDirectoryIsPrivate(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := Init(t.Context(), s.config(t))
-	var hinted interface{ Hint() string }
-	if err == nil || !strings.Contains(err.Error(), "others may look into it (mode 0755)") || !errors.As(err, &hinted) || !strings.Contains(hinted.Hint(), "chmod 700 "+md) {
+	if err == nil || !strings.Contains(err.Error(), "others may look into it (mode 0755)") || !strings.Contains(hintOf(err), "chmod 700 "+md) {
 		t.Errorf("have %v", err)
 	}
 }
@@ -469,7 +592,7 @@ func TestReplacedStoreIsTakenIntoUse(t *testing.T) {
 				st.tried = time.Time{}
 				st.mu.Unlock()
 			}
-			if made := s.init(t); !made[1].New {
+			if made := s.init(t, s.stores[1]); !made[1].New {
 				t.Errorf("init gave %v", made)
 			}
 			if err := put("x/3"); err != nil {
@@ -478,7 +601,7 @@ func TestReplacedStoreIsTakenIntoUse(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(s.stores[1], "x/3")); err != nil {
 				t.Errorf("what was put is elsewhere: %v", err)
 			}
-			for _, want := range []string{"store is not used any more", "marfsctl init", "store taken into use", s.stores[1]} {
+			for _, want := range []string{"store is not used any more", "marfsctl init --replace", "store taken into use", s.stores[1]} {
 				if !strings.Contains(log.String(), want) {
 					t.Errorf("log has no %q: %s", want, log.String())
 				}

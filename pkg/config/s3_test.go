@@ -101,6 +101,21 @@ func TestBuckets(t *testing.T) {
 		t.Error(err)
 	}
 
+	bucket := filepath.Join(server.Dir, "bucket-1")
+	if err := os.Rename(bucket, bucket+"-away"); err != nil {
+		t.Fatal(err)
+	}
+	name := c.Repos[0].Pods[0].Stores[1].String()
+	if made, err := Init(t.Context(), c); err == nil || !strings.Contains(hintOf(err), "--replace "+name) || len(made) != 1 {
+		t.Errorf("init without a bucket: %v, %v", made, err)
+	}
+	if _, err := os.Stat(bucket); err == nil {
+		t.Error("the bucket was made")
+	}
+	if made, err := Init(t.Context(), c, name); err != nil || len(made) != 4 || !made[1].New {
+		t.Errorf("init with another bucket: %v, %v", made, err)
+	}
+
 	if err := os.WriteFile(key, []byte("access_key: marfs\nsecret_key: wrong\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
