@@ -233,11 +233,6 @@ func TestWrongStoresAreRefused(t *testing.T) {
 		}, "it holds shard 1 of repo q, pod p"},
 		{"renamed repo", func(t *testing.T, s *site) { s.repo = "q" }, "it holds shard 0 of repo r, pod p"},
 		{"changed geometry", func(t *testing.T, s *site) { s.data = 1 }, "it was made for 2+1, the configuration says 1+2"},
-		{"damaged identity", func(t *testing.T, s *site) {
-			if err := os.WriteFile(filepath.Join(s.stores[0], objfmt.StoreIdentityKey), []byte("{}"), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}, "store identity: unknown format version"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -246,6 +241,84 @@ func TestWrongStoresAreRefused(t *testing.T) {
 			test.spoil(t, s)
 			s.refused(t, test.want)
 		})
+	}
+}
+
+// TestBrokenStoreIsLeftOut: one sick disk must not stop a mount that has enough
+// others, and is used when it is well again.
+func TestBrokenStoreIsLeftOut(t *testing.T) {
+	identity := func(s *site) string { return filepath.Join(s.stores[0], objfmt.StoreIdentityKey) }
+	tests := []struct {
+		name  string
+		spoil func(t *testing.T, s *site, id []byte) error
+		want  string
+	}{
+		{"flipped bit", func(_ *testing.T, s *site, id []byte) error {
+			id[len(id)/2] ^= 1
+			return os.WriteFile(identity(s), id, 0o600)
+		}, "store identity: "},
+		{"unknown format", func(_ *testing.T, s *site, _ []byte) error {
+			return os.WriteFile(identity(s), []byte("{}"), 0o600)
+		}, "store identity: unknown format version"},
+		{"unreadable identity", func(_ *testing.T, s *site, _ []byte) error {
+			return errors.Join(os.Remove(identity(s)), os.Symlink("/etc/passwd", identity(s)))
+		}, objstore.ErrCorrupt.Error()},
+		{"no permission", func(t *testing.T, s *site, _ []byte) error {
+			if os.Geteuid() == 0 {
+				t.Skip("root may read everything")
+			}
+			return os.Chmod(identity(s), 0)
+		}, "permission denied"},
+		{"content without identity", func(_ *testing.T, s *site, id []byte) error {
+			return errors.Join(os.Remove(identity(s)), os.WriteFile(filepath.Join(s.stores[0], "Thesis.TEX"), id, 0o600))
+		}, "it has no identity but is not empty (Thesis.TEX)"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			s := newSite(t, 2, 1)
+			s.init(t)
+			good, err := os.ReadFile(identity(s))
+			if err == nil {
+				err = test.spoil(t, s, bytes.Clone(good))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Init(t.Context(), s.config(t)); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("init: have %v, want %s", err, test.want)
+			}
+			sys, log := s.open(t)
+			if text := log.String(); !strings.Contains(text, "level=ERROR msg=\"store left out\"") || !strings.Contains(text, test.want) || !strings.Contains(text, s.stores[0]) {
+				t.Errorf("logged %s, want %s", text, test.want)
+			}
+			_ = os.Remove(identity(s))
+			if err := os.WriteFile(identity(s), good, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			late := sys.stores[0].Store.(*late)
+			late.mu.Lock()
+			late.tried = time.Time{}
+			late.mu.Unlock()
+			if _, err := late.Stat(t.Context(), objfmt.StoreIdentityKey); err != nil {
+				t.Errorf("well again: %v", err)
+			}
+		})
+	}
+}
+
+func TestStoreWithoutCredentialsIsLeftOut(t *testing.T) {
+	s := newSite(t, 2, 1)
+	s.init(t)
+	c := s.config(t)
+	c.Repos[0].Pods[0].Stores[1] = Store{S3: &S3{Endpoint: "http://127.0.0.1:1", Bucket: "bbb", Region: "r", Credentials: filepath.Join(s.dir, "nokey")}}
+	var log bytes.Buffer
+	sys, err := Open(t.Context(), c, Batch, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeAtEnd(t, sys.Close)
+	if !strings.Contains(log.String(), "store left out") || !strings.Contains(log.String(), "nokey") {
+		t.Errorf("logged %s", log.String())
 	}
 }
 
