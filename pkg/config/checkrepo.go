@@ -18,7 +18,10 @@ import (
 const (
 	maxShards = 256       // what Reed-Solomon over bytes can do
 	maxBlock  = 256 << 20 // a stripe is held in memory
-	maxChunk  = 5 << 40   // the largest S3 object, so that 1+0 works too
+	maxChunk  = 5 << 40   // more is no use; a bucket takes less, see maxS3
+	// maxS3 is the largest shard that a bucket takes: pkg/objstore/s3store sends an
+	// object of unknown length as at most 10000 parts, S3's limit, of 8 MiB.
+	maxS3 = 10000 * (8 << 20)
 )
 
 func (k *checker) repo(key string, r *Repo) {
@@ -101,7 +104,31 @@ func (k *checker) blocks(key string, r *Repo) {
 	}
 	if r.ChunkSize > maxChunk {
 		k.complain(key+".chunk_size", r.ChunkSize, fmt.Sprintf("must be at most %v", Size(maxChunk)), "")
+		return
 	}
+	k.bucketChunks(key, r)
+}
+
+// bucketChunks checks that the shards of a full chunk fit into the repo's buckets.
+func (k *checker) bucketChunks(key string, r *Repo) {
+	buckets := slices.ContainsFunc(r.Pods, func(p Pod) bool {
+		return slices.ContainsFunc(p.Stores, func(s Store) bool { return s.S3 != nil })
+	})
+	if !buckets || k.badGeometry(key) || largestShard(r.Data, r.ChunkSize) <= maxS3 {
+		return
+	}
+	most := Size(maxS3) * Size(r.Data) >> 30 << 30
+	for largestShard(r.Data, most) > maxS3 {
+		most -= 1 << 30
+	}
+	k.complain(key+".chunk_size", r.ChunkSize, fmt.Sprintf("makes shards that S3 cannot take: with data %d it must be at most %v", r.Data, most), "1GiB suits large files")
+}
+
+// largestShard is what one of data shards of a full chunk may take, of a writer
+// that has memory for the smallest blocks only: those have the most checksums.
+func largestShard(data int, chunk Size) int64 {
+	l := objfmt.Layout{Geometry: objfmt.Geometry{Data: data, Block: objfmt.BlockUnit}, Size: int64(chunk) + objfmt.MaxTrailer}
+	return objfmt.MaxShardHeader + l.Stored(l.Payload(0)) + objfmt.ShardFooterSize
 }
 
 func (k *checker) store(key string, s *Store) {
