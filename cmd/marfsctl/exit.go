@@ -28,6 +28,9 @@ var exitText = [...]string{
 	exitDamage:      "damage found",
 }
 
+// configHint is for a configuration file that cannot be read.
+const configHint = "name the configuration with --config FILE or $MARFS_CONFIG"
+
 // usageError is a command line that cannot be run.
 type usageError struct{ error }
 
@@ -99,7 +102,7 @@ func reportAs(w io.Writer, err error, general string) {
 	case usageError:
 		reportAs(w, e.error, "marfsctl --help lists the verbs, marfsctl VERB --help what each takes")
 	case configError:
-		reportAs(w, e.error, "name the configuration with --config FILE or $MARFS_CONFIG")
+		reportAs(w, e.error, configHint)
 	case startError:
 		reportAs(w, e.error, general)
 	case interrupted:

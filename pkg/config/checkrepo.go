@@ -35,7 +35,8 @@ func (k *checker) repo(key string, r *Repo) {
 		k.require(at, "stores")
 		atLeast(k, at+".weight", p.Weight, 0)
 		if n := r.Data + r.Parity; k.given(at+".stores") && !k.badGeometry(key) && len(p.Stores) != n {
-			k.complain(at+".stores", len(p.Stores), fmt.Sprintf("must be %d stores, one for each of %d data and %d parity shards", n, r.Data, r.Parity), "")
+			k.complain(at+".stores", len(p.Stores), fmt.Sprintf("must be %d stores, one for each of %d data and %d parity shards", n, r.Data, r.Parity),
+				"add or remove stores of the pod, or change data and parity before the first init")
 		}
 		for j := range p.Stores {
 			k.store(fmt.Sprintf("%s.stores[%d]", at, j), &p.Stores[j])
@@ -61,7 +62,9 @@ func (k *checker) geometry(key string, r *Repo) {
 	if k.given(key + ".data") {
 		atLeast(k, key+".data", r.Data, 1)
 	}
-	atLeast(k, key+".parity", r.Parity, 0)
+	if atLeast(k, key+".parity", r.Parity, 0) && r.Parity == 0 && k.given(key+".parity") {
+		k.warn(key+".parity", 0, "survives no loss: without any one of its stores no object can be read", "1 or more, with as many more stores")
+	}
 	if n := r.Data + r.Parity; n > maxShards {
 		k.complain(key+".parity", r.Parity, fmt.Sprintf("makes data + parity %d: must be at most %d", n, maxShards), "")
 	}
