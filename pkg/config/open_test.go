@@ -809,6 +809,28 @@ func TestInside(t *testing.T) {
 	}
 }
 
+func TestInsideThroughSymlinks(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := func(name string) string { return filepath.Join(dir, name) }
+	if err := errors.Join(os.MkdirAll(in("real/mnt/a"), 0o700), os.Symlink(in("real"), in("link")), os.Symlink("mnt/a", in("real/last"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, mount := range []string{in("real/mnt"), in("link/mnt")} {
+		c := &Config{Mount: mount}
+		for p, want := range map[string]string{"link/mnt/a/f": "/a/f", "real/mnt/a/f": "/a/f", "link/mnt/none/x/y": "/none/x/y", "real/last/f": "/a/f", "link/mnt": "/"} {
+			if have, err := c.Inside(in(p)); err != nil || have != want {
+				t.Errorf("mount %s, path %s: have %s, %v", mount, p, have, err)
+			}
+		}
+		if have, err := c.Inside(in("real/last")); err == nil { // about the link itself
+			t.Errorf("have %s", have)
+		}
+	}
+}
+
 // TestAcceptedGeometriesMakeRepos holds the rules of the file against those of the repo.
 func TestAcceptedGeometriesMakeRepos(t *testing.T) {
 	for _, g := range []struct{ data, parity int }{{1, 0}, {1, 1}, {2, 1}, {4, 2}, {10, 4}, {16, 4}, {128, 128}} {
