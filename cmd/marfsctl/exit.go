@@ -83,8 +83,7 @@ type failure struct {
 
 func (f failure) Error() string {
 	why := f.err
-	var pe *fs.PathError // its operation and path would repeat ours
-	if errors.As(why, &pe) {
+	if pe, ok := why.(*fs.PathError); ok { //nolint:errorlint // its operation and path would repeat ours; those of one inside say more
 		why = pe.Err
 	}
 	return fmt.Sprintf("%s, %s: %v", f.what, f.where, why)

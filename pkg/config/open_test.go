@@ -17,6 +17,7 @@ import (
 	"unicode/utf8"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"marfs/pkg/mdfs"
 	"marfs/pkg/namespace"
@@ -792,6 +793,32 @@ func TestStatus(t *testing.T) {
 	}
 	if len(spaces) != 1 || spaces[0].Health != Healthy || spaces[0].Total == 0 {
 		t.Errorf("namespaces %+v", spaces)
+	}
+}
+
+func TestStatusShowsRoomAndReadOnly(t *testing.T) {
+	s := newSite(t, 2, 1)
+	s.init(t)
+	md := filepath.Join(s.dir, "md")
+	stores, spaces, err := Status(t.Context(), s.config(t))
+	if err != nil || stores[0].Total == 0 || stores[0].Free == 0 || stores[0].Free > stores[0].Total || spaces[0].Health != Healthy {
+		t.Fatalf("have %+v, %+v, %v", stores[0], spaces[0], err)
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("mounting wants root")
+	}
+	for _, dir := range []string{s.stores[1], md} {
+		if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
+			t.Skipf("no mounts here: %v", err)
+		}
+		closeAtEnd(t, func() error { return unix.Unmount(dir, unix.MNT_DETACH) })
+		if err := unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+			t.Skipf("no read-only mounts here: %v", err)
+		}
+	}
+	stores, spaces, err = Status(t.Context(), s.config(t))
+	if err != nil || stores[0].Health != Healthy || stores[1].Health != ReadOnly || stores[1].Err == nil || spaces[0].Health != ReadOnly || spaces[0].Err == nil {
+		t.Errorf("have %+v, %+v, %v", stores[:2], spaces[0], err)
 	}
 }
 
