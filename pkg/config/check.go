@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"marfs/pkg/objfmt"
+	"marfs/pkg/repo"
 )
 
 const (
@@ -342,21 +343,23 @@ func (k *checker) memory() {
 		if k.badGeometry(key) {
 			continue
 		}
-		if share, need := k.cfg.repoMemory(), r.leastMemory(); share < need {
-			k.complain("cache.memory", k.cfg.Cache.Memory,
-				fmt.Sprintf("is too small: %s needs %v to code %d+%d blocks of %v, its share is %v",
-					key, need, r.Data, r.Parity, r.BlockSize, share),
+		share := k.cfg.repoMemory()
+		if need := Size(repo.LeastMemory(r.geometry())); share < need {
+			k.complain("cache.memory", k.cfg.Cache.Memory, fmt.Sprintf("is too small: %s needs %v for %d+%d, its share is %v", key, need, r.Data, r.Parity, share),
+				"raise cache.memory")
+			continue
+		}
+		// A writer fills one stripe while another is sent, and half is for readers.
+		if ample := 4 * Size(r.Data+r.Parity) * r.BlockSize; share < ample {
+			k.warn("cache.memory", k.cfg.Cache.Memory, fmt.Sprintf("is little: with less than %v for %s, its share is %v, objects get smaller blocks than block_size (%v)", ample, key, share, r.BlockSize),
 				"raise cache.memory, or lower the repo's block_size")
 		}
 	}
 }
 
-// leastMemory is four stripes with their parity: a writer fills one while
-// another is sent, and half of a repo's memory is for readers. Readers hold
-// cells, of which a small block is one, and need two rows of them.
-func (r *Repo) leastMemory() Size {
-	cell := min(r.BlockSize, objfmt.CellSize)
-	return Size(r.Data+r.Parity) * max(4*r.BlockSize, 9*cell)
+// geometry is that of new objects.
+func (r *Repo) geometry() objfmt.Geometry {
+	return objfmt.Geometry{Data: r.Data, Parity: r.Parity, Block: int(r.BlockSize)}
 }
 
 // repoMemory is how much of the memory each repo gets for its buffers.

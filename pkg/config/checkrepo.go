@@ -14,11 +14,9 @@ import (
 	"marfs/pkg/objfmt"
 )
 
-// Limits of a repo's geometry.
+// Limits of a repo's chunks; those of its geometry are objfmt's.
 const (
-	maxShards = 256       // what Reed-Solomon over bytes can do
-	maxBlock  = 256 << 20 // a stripe is held in memory
-	maxChunk  = 5 << 40   // more is no use; a bucket takes less, see maxS3
+	maxChunk = 5 << 40 // more is no use; a bucket takes less, see maxS3
 	// maxS3 is the largest shard that a bucket takes: pkg/objstore/s3store sends an
 	// object of unknown length as at most 10000 parts, S3's limit, of 8 MiB.
 	maxS3 = 10000 * (8 << 20)
@@ -65,8 +63,8 @@ func (k *checker) geometry(key string, r *Repo) {
 	if atLeast(k, key+".parity", r.Parity, 0) && r.Parity == 0 && k.given(key+".parity") {
 		k.warn(key+".parity", 0, "survives no loss: without any one of its stores no object can be read", "1 or more, with as many more stores")
 	}
-	if n := r.Data + r.Parity; n > maxShards {
-		k.complain(key+".parity", r.Parity, fmt.Sprintf("makes data + parity %d: must be at most %d", n, maxShards), "")
+	if n := r.Data + r.Parity; n > objfmt.MaxShards {
+		k.complain(key+".parity", r.Parity, fmt.Sprintf("makes data + parity %d: must be at most %d", n, objfmt.MaxShards), "")
 	}
 	k.blocks(key, r)
 	if k.badGeometry(key) {
@@ -95,10 +93,10 @@ func (k *checker) badGeometry(key string) bool {
 }
 
 func (k *checker) blocks(key string, r *Repo) {
-	shape := objfmt.Geometry{Data: 1, Block: int(min(r.BlockSize, maxBlock+1))}
-	if shape.Validate() != nil || r.BlockSize > maxBlock {
+	shape := objfmt.Geometry{Data: 1, Block: int(min(r.BlockSize, objfmt.MaxBlock+1))}
+	if shape.Validate() != nil || r.BlockSize > objfmt.MaxBlock {
 		k.complain(key+".block_size", r.BlockSize, fmt.Sprintf("must be a multiple of %v, and of %v when larger, at most %v",
-			Size(objfmt.BlockUnit), Size(objfmt.CellSize), Size(maxBlock)), "1MiB suits large objects")
+			Size(objfmt.BlockUnit), Size(objfmt.CellSize), Size(objfmt.MaxBlock)), "1MiB suits large objects")
 		return
 	}
 	if stripe := Size(r.Data) * r.BlockSize; !k.badGeometry(key) && r.ChunkSize < stripe {

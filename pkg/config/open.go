@@ -193,7 +193,7 @@ func (s *System) repoConfig(ps *pods, log *slog.Logger) repo.Config {
 	r := ps.repo
 	c := repo.Config{
 		Name:     r.Name,
-		Geometry: objfmt.Geometry{Data: r.Data, Parity: r.Parity, Block: int(r.BlockSize)},
+		Geometry: r.geometry(),
 		MinWrite: r.MinWrite,
 		Memory:   int64(s.config.repoMemory()),
 		Damaged:  s.damage.bad,

@@ -865,9 +865,9 @@ func TestAcceptedGeometriesMakeRepos(t *testing.T) {
 			r := Repo{Name: "r", Data: g.data, Parity: g.parity, BlockSize: block}
 			_, err := repo.New(repo.Config{
 				Name:     r.Name,
-				Geometry: objfmt.Geometry{Data: g.data, Parity: g.parity, Block: int(block)},
+				Geometry: r.geometry(),
 				MinWrite: r.minWrite(),
-				Memory:   int64(r.leastMemory()),
+				Memory:   repo.LeastMemory(r.geometry()),
 				Pods:     []repo.Pod{{Name: "p", Weight: 1, Stores: make([]repo.Store, g.data+g.parity)}},
 			})
 			if err != nil {

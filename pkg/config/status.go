@@ -18,7 +18,7 @@ type Health string
 const (
 	Healthy     Health = "ok"
 	Unreachable Health = "unreachable" // it does not answer
-	Missing     Health = "missing"     // new, empty or not mounted: init makes it
+	Missing     Health = "missing"     // new, empty or not mounted
 	Wrong       Health = "wrong"       // it answers, but is another's or cannot be used
 	ReadOnly    Health = "read-only"   // its filesystem is mounted so
 )
