@@ -127,7 +127,7 @@ func hintOf(err error, general string) string {
 	case general != "":
 		return general
 	case errors.Is(err, syscall.ENOENT):
-		return "make what is missing: the mount point with mkdir, stores and metadata with marfsctl init"
+		return "mount what is not mounted; what is new is made with mkdir (the mount point) and marfsctl init (stores and metadata)"
 	case errors.Is(err, syscall.ENODEV):
 		return "load the kernel's FUSE module: modprobe fuse"
 	}

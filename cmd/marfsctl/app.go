@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"marfs/internal/version"
 	"marfs/pkg/config"
 )
 
@@ -31,6 +32,7 @@ func run(ctx context.Context, args []string, out, err io.Writer) int {
 	results := &output{w: out}
 	a := &app{out: results, err: err}
 	root := a.root()
+	addCompletion(root)
 	root.SetArgs(args)
 	failure := root.ExecuteContext(ctx)
 	switch {
@@ -60,7 +62,19 @@ mount, whether or not it is mounted on this node.`)
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print results as JSON, for scripts")
 	root.SetUsageTemplate(root.UsageTemplate() + "{{with .Annotations.exits}}\nExit codes:\n{{.}}\n{{end}}")
 	root.AddCommand(a.configCmd(), a.initCmd(), a.statCmd(), a.statusCmd(), a.versionCmd())
+	root.Version = version.String()
+	root.SetVersionTemplate(build().String())
 	return root
+}
+
+// addCompletion adds cobra's verb, which answers an unknown shell with its help.
+func addCompletion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" {
+			cmd.Args, cmd.RunE = cobra.NoArgs, noVerb
+		}
+	}
 }
 
 // output remembers that a result could not be written (a full disk), so that
@@ -85,10 +99,12 @@ func group(use, short, long string) *cobra.Command {
 		Short: short,
 		Long:  long,
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usageError{fmt.Errorf("%s: no verb given", cmd.CommandPath())}
-		},
+		RunE:  noVerb,
 	}
+}
+
+func noVerb(cmd *cobra.Command, _ []string) error {
+	return usageError{fmt.Errorf("%s: no verb given", cmd.CommandPath())}
 }
 
 // load reads the configuration and shows its warnings.

@@ -59,8 +59,8 @@ func (a *app) configCheck() error {
 	file := config.Path(a.configFile)
 	cfg, err := a.load()
 	var found config.Problems
-	if err != nil && !errors.As(err, &found) {
-		return err
+	if err != nil && !errors.As(err, &found) { // the file cannot be read
+		found = config.Problems{{File: file, Rule: err.Error(), Hint: configHint}}
 	}
 	if a.json {
 		result := checkResult{File: file, OK: err == nil, Problems: problemsOf(found), Warnings: []problem{}}

@@ -28,6 +28,9 @@ var exitText = [...]string{
 	exitDamage:      "damage found",
 }
 
+// configHint is for a configuration file that cannot be read.
+const configHint = "name the configuration with --config FILE or $MARFS_CONFIG"
+
 // usageError is a command line that cannot be run.
 type usageError struct{ error }
 
@@ -80,8 +83,7 @@ type failure struct {
 
 func (f failure) Error() string {
 	why := f.err
-	var pe *fs.PathError // its operation and path would repeat ours
-	if errors.As(why, &pe) {
+	if pe, ok := why.(*fs.PathError); ok { //nolint:errorlint // its operation and path would repeat ours; those of one inside say more
 		why = pe.Err
 	}
 	return fmt.Sprintf("%s, %s: %v", f.what, f.where, why)
@@ -99,7 +101,7 @@ func reportAs(w io.Writer, err error, general string) {
 	case usageError:
 		reportAs(w, e.error, "marfsctl --help lists the verbs, marfsctl VERB --help what each takes")
 	case configError:
-		reportAs(w, e.error, "name the configuration with --config FILE or $MARFS_CONFIG")
+		reportAs(w, e.error, configHint)
 	case startError:
 		reportAs(w, e.error, general)
 	case interrupted:

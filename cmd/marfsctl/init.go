@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"text/tabwriter"
 
@@ -10,23 +12,30 @@ import (
 )
 
 func (a *app) initCmd() *cobra.Command {
-	return &cobra.Command{
+	var replace []string
+	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Make metadata directories, stores and buckets",
 		Long: `init makes what the configuration describes and is not there yet: metadata
 directories, store directories, buckets, and in each store the identity that
 says which shard of which pod it holds. It may be run again at any time, for
-example after adding a pod or a namespace, or with a new disk in the place of a
-lost one (then run rebuild).
+example after adding a pod or a namespace: what is there is left alone.
 
-It refuses to adopt what belongs to another repo or namespace, and needs every
-store to be reachable.`,
+A store that is missing or empty while others of its pod are there is not
+mounted, or lost: init makes nothing in that repo until the store is back, or
+--replace says that an empty one is to take its place. The same holds for the
+metadata directory of a namespace that has objects.
+
+It refuses to adopt what belongs to another repo or namespace or holds anything,
+and needs every store to be reachable.`,
 		Example: `  marfsctl init
-  marfsctl --config marfs.yaml --json init`,
+  marfsctl init --replace /srv/marfs/pod0/s3   # a new disk is mounted there`,
 		Annotations: exits(exitDone, exitUsage, exitStart, exitInterrupted),
 		Args:        cobra.NoArgs,
-		RunE:        func(cmd *cobra.Command, _ []string) error { return a.init(cmd) },
+		RunE:        func(cmd *cobra.Command, _ []string) error { return a.init(cmd.Context(), replace) },
 	}
+	cmd.Flags().StringArrayVar(&replace, "replace", nil, "make `STORE` (or a metadata directory) anew: it is lost, not unmounted; repeatable")
+	return cmd
 }
 
 // initResult is the JSON of init.
@@ -41,13 +50,16 @@ type initItem struct {
 	Made  bool   `json:"made"`
 }
 
-func (a *app) init(cmd *cobra.Command) error {
+func (a *app) init(ctx context.Context, replace []string) error {
 	cfg, err := a.load()
 	if err != nil {
 		return err
 	}
-	made, initErr := config.Init(cmd.Context(), cfg)
-	if initErr != nil {
+	made, initErr := config.Init(ctx, cfg, replace...)
+	switch {
+	case errors.Is(initErr, config.ErrNoPlace):
+		return usageError{fmt.Errorf("--replace %w", initErr)}
+	case initErr != nil:
 		initErr = startError{initErr}
 	}
 	result := initResult{Items: []initItem{}}

@@ -45,11 +45,18 @@ func (a *app) stat(ctx context.Context, paths []string, deep bool) (err error) {
 	if err != nil {
 		return err
 	}
-	inside := make([]string, len(paths))
-	for i, p := range paths {
-		if inside[i], err = cfg.Inside(p); err != nil {
-			return usageError{err}
+	inside := map[string]string{}
+	var failures []error
+	for _, p := range paths {
+		below, err := cfg.Inside(p)
+		if err != nil {
+			failures = append(failures, failure{what: "stat", where: p, err: err})
+			continue
 		}
+		inside[p] = below
+	}
+	if len(inside) == 0 {
+		return usageError{errors.Join(failures...)}
 	}
 	sys, err := a.open(ctx, cfg)
 	if err != nil {
@@ -61,9 +68,12 @@ func (a *app) stat(ctx context.Context, paths []string, deep bool) (err error) {
 		return startError{err}
 	}
 	result := statResult{Files: []statFile{}}
-	var failures []error
-	for i, p := range paths {
-		l, err := layout(ctx, sys, caller, inside[i], deep)
+	for _, p := range paths {
+		below, ok := inside[p]
+		if !ok {
+			continue
+		}
+		l, err := layout(ctx, sys, caller, below, deep)
 		if err != nil {
 			failures = append(failures, failure{what: "stat", where: p, err: err})
 			continue
@@ -184,7 +194,7 @@ func (f *statFile) judge() error {
 	}
 	switch {
 	case bad > 0:
-		return failure{"stat", f.Path, fmt.Errorf("%w: shards %d", errDamage, bad), "marfsctl rebuild recreates missing and bad shards"}
+		return failure{"stat", f.Path, fmt.Errorf("%w: shards %d", errDamage, bad), "copy the file and rename the copy over it: that writes all shards anew"}
 	case away > 0:
 		return failure{"stat", f.Path, fmt.Errorf("shards not looked at: %d", away), "marfsctl status shows which stores cannot be reached"}
 	}

@@ -143,23 +143,31 @@ func TestStatFindsDamage(t *testing.T) {
 		t.Errorf("have %+v", s)
 	}
 	_, stderr := in.run(t, exitDamage, "stat", in.path)
-	want := "marfsctl: error: stat, " + in.path + ": damage found: shards 1\nhint: marfsctl rebuild recreates missing and bad shards\n"
+	want := "marfsctl: error: stat, " + in.path + ": damage found: shards 1\nhint: copy the file and rename the copy over it: that writes all shards anew\n"
 	if !strings.Contains(stderr, want) {
 		t.Errorf("have %s", stderr)
 	}
 }
 
 func TestStatWithAStoreAway(t *testing.T) {
-	in := newInstallation(t)
-	o := in.stat(t, exitDone).Objects[0]
-	if err := os.Rename(o.Shards[0].Store, o.Shards[0].Store+".away"); err != nil {
-		t.Fatal(err)
-	}
-	if s := in.stat(t, exitFailed).Objects[0].Shards[0]; s.State != "unavailable" || s.Store != o.Shards[0].Store {
-		t.Errorf("have %+v", s)
-	}
-	_, stderr := in.run(t, exitFailed, "stat", in.path)
-	if !strings.Contains(stderr, "shards not looked at: 1\nhint: marfsctl status") {
-		t.Errorf("have %s", stderr)
+	for name, away := range map[string]func(store string) error{
+		"gone":        func(string) error { return nil },
+		"not mounted": func(store string) error { return os.Mkdir(store, 0o700) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := newInstallation(t)
+			o := in.stat(t, exitDone).Objects[0]
+			store := o.Shards[0].Store
+			if err := errors.Join(os.Rename(store, store+".away"), away(store)); err != nil {
+				t.Fatal(err)
+			}
+			if s := in.stat(t, exitFailed).Objects[0].Shards[0]; s.State != "unavailable" || s.Store != store {
+				t.Errorf("have %+v", s)
+			}
+			_, stderr := in.run(t, exitFailed, "stat", in.path)
+			if !strings.Contains(stderr, "shards not looked at: 1\nhint: marfsctl status") {
+				t.Errorf("have %s", stderr)
+			}
+		})
 	}
 }

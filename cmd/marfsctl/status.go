@@ -21,7 +21,8 @@ whether it answers, and whether it is the one it should be. It starts nothing,
 so it also works when a mount would refuse to start.
 
 ok: in use or ready; unreachable: it does not answer; missing: new, empty or
-not mounted; wrong: it is another's, or cannot be used.`,
+not mounted; wrong: it is another's, or cannot be used; read-only: its
+filesystem is mounted so. FREE is for users other than root.`,
 		Example: `  marfsctl status
   marfsctl --json status | jq '.stores[] | select(.health != "ok")'`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitInterrupted),
@@ -53,6 +54,8 @@ type storeStatus struct {
 	Store  string `json:"store"`
 	Health string `json:"health"`
 	Error  string `json:"error,omitempty"`
+	Total  int64  `json:"total,omitempty"` // bytes of the filesystem of a directory
+	Free   int64  `json:"free,omitempty"`
 }
 
 func (a *app) status(ctx context.Context) error {
@@ -71,7 +74,7 @@ func (a *app) status(ctx context.Context) error {
 		failures = append(failures, unhealthy("metadata of namespace "+n.Name, n.Metadata, n.Health, n.Err))
 	}
 	for _, s := range stores {
-		result.Stores = append(result.Stores, storeStatus{s.Repo, s.Pod, s.Shard, s.Store, string(s.Health), text(s.Err)})
+		result.Stores = append(result.Stores, storeStatus{s.Repo, s.Pod, s.Shard, s.Store, string(s.Health), text(s.Err), int64(s.Total), int64(s.Free)})
 		failures = append(failures, unhealthy("store of repo "+s.Repo+", pod "+s.Pod, s.Store, s.Health, s.Err))
 	}
 	return errors.Join(errors.Join(failures...), a.showStatus(result))
@@ -82,7 +85,7 @@ func unhealthy(what, where string, h config.Health, err error) error {
 	case config.Healthy:
 		return nil
 	case config.Missing:
-		return failure{what, where, err, "mount it; if it is new or replaces a lost one, run marfsctl init"}
+		return failure{what, where, err, "mount it; if the configuration or this part of it is new: marfsctl init; if it replaces a lost one: marfsctl init --replace " + where}
 	}
 	return failure{what: what, where: where, err: err}
 }
@@ -101,21 +104,33 @@ func (a *app) showStatus(r statusResult) error {
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NAMESPACE\tPATH\tMETADATA\tHEALTH\tFREE\tOF")
 	for _, n := range r.Namespaces {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", n.Name, n.Path, n.Metadata, n.Health, gib(n.Free), gib(n.Total))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", n.Name, n.Path, n.Metadata, n.Health, room(n.Free, n.Total), room(n.Total, n.Total))
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintln(w, "\nREPO\tPOD\tSHARD\tSTORE\tHEALTH")
+	fmt.Fprintln(w, "\nREPO\tPOD\tSHARD\tSTORE\tHEALTH\tFREE\tOF")
 	for _, s := range r.Stores {
 		shard := "?"
 		if s.Shard >= 0 {
 			shard = strconv.Itoa(s.Shard)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", s.Repo, s.Pod, shard, s.Store, s.Health)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Repo, s.Pod, shard, s.Store, s.Health, room(s.Free, s.Total), room(s.Total, s.Total))
 	}
 	return w.Flush()
 }
 
-// gib shows a filesystem's room, where the next few bytes do not matter.
-func gib(n int64) string { return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30)) }
+// room shows n of the bytes of a filesystem in the unit that fits, since the next
+// few bytes do not matter. Of a filesystem that is not known, and of a bucket, it
+// shows nothing.
+func room(n, total int64) string {
+	switch {
+	case total == 0:
+		return "-"
+	case n >= 1<<40:
+		return fmt.Sprintf("%.1f TiB", float64(n)/(1<<40))
+	case n >= 1<<30:
+		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+	}
+	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"runtime"
 	"runtime/debug"
 
@@ -32,6 +33,20 @@ type versionResult struct {
 }
 
 func (a *app) showVersion() error {
+	v := build()
+	if a.json {
+		return a.print(v)
+	}
+	_, err := io.WriteString(a.out, v.String())
+	return err
+}
+
+func (v versionResult) String() string {
+	return fmt.Sprintf("marfsctl %s %s (%s, %s)\n", v.Version, v.Revision, v.Go, v.Platform)
+}
+
+// build is what this binary was built from.
+func build() versionResult {
 	v := versionResult{Version: version.String(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
@@ -40,9 +55,5 @@ func (a *app) showVersion() error {
 			}
 		}
 	}
-	if a.json {
-		return a.print(v)
-	}
-	_, err := fmt.Fprintf(a.out, "marfsctl %s %s (%s, %s)\n", v.Version, v.Revision, v.Go, v.Platform)
-	return err
+	return v
 }

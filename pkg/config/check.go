@@ -4,12 +4,16 @@ import (
 	"fmt"
 	"net"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"marfs/pkg/objfmt"
+	"marfs/pkg/repo"
 )
 
 const (
@@ -57,9 +61,33 @@ func (k *checker) given(key string) bool { _, ok := k.lines[key]; return ok }
 func (k *checker) require(parent string, keys ...string) {
 	for _, sub := range keys {
 		if key := join(parent, sub); !k.given(key) && !k.failed[parent] {
-			k.complain(key, nil, "is missing", "")
+			k.complain(key, nil, "is missing", whatFor[sub])
 		}
 	}
+}
+
+// whatFor says what required keys are for, and what to write.
+var whatFor = map[string]string{
+	"version":     "this build reads version: 1",
+	"mount":       "where users' paths start: mount: /campaign",
+	"repos":       "where data goes: configs/quickstart.yaml is an example",
+	"namespaces":  "the file trees: configs/quickstart.yaml is an example",
+	"name":        "a permanent name, recorded with the data",
+	"data":        "how many shards hold content: data: 4",
+	"parity":      "how many stores of a pod may be lost: parity: 2",
+	"pods":        "groups of data + parity stores: configs/quickstart.yaml is an example",
+	"stores":      "one for each of data + parity shards: - dir: /srv/s0",
+	"endpoint":    `the server: endpoint: "https://s3.example:9000"`,
+	"bucket":      "the bucket that is the store, all of it: bucket: marfs-s0",
+	"credentials": "a file with access_key and secret_key, or env:PREFIX",
+	"path":        "where it is below the mount: path: /projecta",
+	"metadata":    "its metadata directory: metadata: /md/projecta",
+	"repo":        "the name of the repo that files of this size go to",
+}
+
+// warn notes what works but should be looked at.
+func (k *checker) warn(key string, value any, rule, hint string) {
+	k.warnings = append(k.warnings, Problem{File: k.file, Line: k.line(key), Key: key, Value: text(value), Rule: rule, Hint: hint})
 }
 
 // atLeast reports a value below least.
@@ -98,6 +126,7 @@ func (k *checker) config() {
 	k.overlaps()
 	k.memory()
 	k.metrics()
+	k.inert()
 	oneOf(k, "log.level", c.Log.Level, "debug", "info", "warn", "error")
 	oneOf(k, "log.format", c.Log.Format, "text", "json")
 }
@@ -113,10 +142,17 @@ func (k *checker) mount() {
 	k.place("mount", k.cfg.Mount)
 }
 
+// variable is what a shell would replace in a path.
+var variable = regexp.MustCompile(`^~|\$[A-Za-z_{]`)
+
 // directory makes a path of the file absolute, or reports why it is none.
 func (k *checker) directory(key string, p *string) bool {
-	if *p == "" || strings.ContainsRune(*p, 0) {
+	switch {
+	case *p == "" || strings.ContainsRune(*p, 0):
 		k.complain(key, *p, "is not a path", "")
+		return false
+	case variable.MatchString(*p):
+		k.complain(key, *p, "would be taken literally: there are no variables", "write the whole path out; ./~name is a directory that is called so")
 		return false
 	}
 	*p = k.cfg.absolute(*p)
@@ -145,10 +181,12 @@ func (k *checker) namespace(key string, n *Namespace, paths map[string]string) {
 	k.placement(key, n)
 	k.sizes(key, n)
 	if n.Trash.Grace < minGrace {
-		at := key + ".trash.grace"
-		k.warnings = append(k.warnings, Problem{File: k.file, Line: k.line(at), Key: at, Value: n.Trash.Grace.String(),
-			Rule: fmt.Sprintf("is below %v: a file that another node has open may lose its objects while it is read", minGrace),
-			Hint: "keep grace above the longest time a reader holds a file open"})
+		k.warn(key+".trash.grace", n.Trash.Grace,
+			fmt.Sprintf("is below %v: a file that another node has open may lose its objects while it is read", minGrace),
+			"keep grace above the longest time a reader holds a file open")
+	}
+	if n.Trash.Keep < n.Trash.Grace {
+		k.warn(key+".trash.keep", n.Trash.Keep, fmt.Sprintf("is below trash.grace (%v): what is deleted is kept for grace", n.Trash.Grace), "")
 	}
 	if b := n.Repack.BelowLive; b < 0 || b >= 1 {
 		k.complain(key+".repack.below_live", b, "must be from 0 to below 1", "0.5 rewrites a pack when half of it is dead")
@@ -294,26 +332,34 @@ func (k *checker) packRepos(n *Namespace) (repos []*Repo) {
 
 // memory checks that every repo's share holds what it cannot work without.
 func (k *checker) memory() {
+	var machine unix.Sysinfo_t
+	if err := unix.Sysinfo(&machine); err == nil {
+		if have := Size(machine.Totalram) * Size(machine.Unit); k.cfg.Cache.Memory > have {
+			k.warn("cache.memory", k.cfg.Cache.Memory, fmt.Sprintf("is more than this machine has (%.1f GiB)", float64(have)/(1<<30)), "a process may take all of it")
+		}
+	}
 	for i, r := range k.cfg.Repos {
 		key := fmt.Sprintf("repos[%d]", i)
 		if k.badGeometry(key) {
 			continue
 		}
-		if share, need := k.cfg.repoMemory(), r.leastMemory(); share < need {
-			k.complain("cache.memory", k.cfg.Cache.Memory,
-				fmt.Sprintf("is too small: %s needs %v to code %d+%d blocks of %v, its share is %v",
-					key, need, r.Data, r.Parity, r.BlockSize, share),
+		share := k.cfg.repoMemory()
+		if need := Size(repo.LeastMemory(r.geometry())); share < need {
+			k.complain("cache.memory", k.cfg.Cache.Memory, fmt.Sprintf("is too small: %s needs %v for %d+%d, its share is %v", key, need, r.Data, r.Parity, share),
+				"raise cache.memory")
+			continue
+		}
+		// A writer fills one stripe while another is sent, and half is for readers.
+		if ample := 4 * Size(r.Data+r.Parity) * r.BlockSize; share < ample {
+			k.warn("cache.memory", k.cfg.Cache.Memory, fmt.Sprintf("is little: with less than %v for %s, its share is %v, objects get smaller blocks than block_size (%v)", ample, key, share, r.BlockSize),
 				"raise cache.memory, or lower the repo's block_size")
 		}
 	}
 }
 
-// leastMemory is four stripes with their parity: a writer fills one while
-// another is sent, and half of a repo's memory is for readers. Readers hold
-// cells, of which a small block is one, and need two rows of them.
-func (r *Repo) leastMemory() Size {
-	cell := min(r.BlockSize, objfmt.CellSize)
-	return Size(r.Data+r.Parity) * max(4*r.BlockSize, 9*cell)
+// geometry is that of new objects.
+func (r *Repo) geometry() objfmt.Geometry {
+	return objfmt.Geometry{Data: r.Data, Parity: r.Parity, Block: int(r.BlockSize)}
 }
 
 // repoMemory is how much of the memory each repo gets for its buffers.
@@ -328,6 +374,60 @@ func (k *checker) metrics() {
 	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n == 0 {
 		k.complain("metrics.listen", listen, "is not host:port", `for example "127.0.0.1:9567"`)
 	}
+}
+
+// notYet are the keys of a namespace that have no effect in this version, when
+// they are given: each with whether it asks
+// for anything that does not happen anyway.
+var notYet = []struct {
+	key  string
+	asks func(n *Namespace) bool // nil: always
+	rule string
+}{
+	{"quota", func(n *Namespace) bool { return n.Quota != Quota{} }, "quotas are not enforced"},
+	{"stage", func(n *Namespace) bool { return n.Stage.MaxFile != 0 }, "small files go to objects at once"},
+	{"pack", nil, "each small file is an object of its own"},
+	{"repack", func(n *Namespace) bool { return n.Repack.BelowLive != 0 }, "nothing is packed"},
+	{"update_in_place", func(n *Namespace) bool { return n.UpdateInPlace }, "existing content cannot be changed, only written anew"},
+	{"trash.keep", nil, "what is deleted is kept for good"},
+	{"trash.max_bytes", func(n *Namespace) bool { return n.Trash.MaxBytes != 0 }, "what is deleted is kept for good"},
+}
+
+// inert warns of keys of features that do not exist yet, once for each: a quota
+// that is not enforced is a surprise.
+func (k *checker) inert() {
+	for _, f := range notYet {
+		var places []string
+		for i := range k.cfg.Namespaces {
+			if key := fmt.Sprintf("namespaces[%d].%s", i, f.key); k.given(key) && (f.asks == nil || f.asks(&k.cfg.Namespaces[i])) {
+				places = append(places, key)
+			}
+		}
+		k.warnInert(places, f.rule)
+	}
+	var packs []string
+	for i, n := range k.cfg.Namespaces {
+		for j, p := range n.Placement {
+			if key := fmt.Sprintf("namespaces[%d].placement[%d].pack", i, j); p.Pack && k.given(key) {
+				packs = append(packs, key)
+			}
+		}
+	}
+	k.warnInert(packs, "each small file is an object of its own")
+	if k.cfg.Metrics.Listen != "" {
+		k.warnInert([]string{"metrics.listen"}, "there are no metrics")
+	}
+}
+
+func (k *checker) warnInert(keys []string, rule string) {
+	if len(keys) == 0 {
+		return
+	}
+	rule = "has no effect in this version: " + rule
+	if more := len(keys) - 1; more > 0 {
+		rule += fmt.Sprintf(" (also given in %d other %s)", more, map[bool]string{true: "place", false: "places"}[more == 1])
+	}
+	k.warn(keys[0], k.values[keys[0]], rule, "")
 }
 
 func oneOf(k *checker, key, v string, allowed ...string) {

@@ -49,7 +49,15 @@ func TestRules(t *testing.T) {
 		{"unknown key", []string{"parity: 1", "parity: 1\n    chunksize: 1GiB"}, `f:7: repos[0].chunksize: unknown key`},
 		{"duplicate key", []string{"data: 1", "data: 1\n    data: 2"}, `f:6: repos[0].data: is already given on line 5`},
 		{"null", []string{"repo: r", "repo: r\n    quota:"}, `f:17: namespaces[0].quota: has no value`},
-		{"alias", []string{"mount: /campaign", "mount: &m /campaign", "path: /a", "path: *m"}, `f:14: namespaces[0].path: *m: aliases are not supported`},
+		{"alias", []string{"mount: /campaign", "mount: &m /campaign", "path: /a", "path: *m"}, `*f:14: namespaces[0].path: *m: aliases are not supported`},
+		{"anchor", []string{"mount: /campaign", "mount: &x /campaign"}, `f:2: mount: &x: anchors are not supported`},
+		{"anchor of a list", []string{"        stores:", "        stores: &x"}, `f:9: repos[0].pods[0].stores: &x: anchors are not supported`},
+		{"anchor of a key", []string{"mount:", "&x mount:"}, `*f:2: mount: &x: anchors are not supported`},
+		{"anchor in a list", []string{"repo: r", "repo: r\n    batch: [&x rm]"}, `f:17: namespaces[0].batch[0]: &x: anchors are not supported`},
+		{"home", []string{"/campaign", "~/mnt"}, `f:2: mount: ~/mnt: would be taken literally: there are no variables`},
+		{"variable", []string{"md/a", "$HOME/md"}, `f:15: namespaces[0].metadata[0]: $HOME/md: would be taken literally: there are no variables`},
+		{"variable in braces", []string{"stores/s1", "/srv/${DISK}"}, `f:11: repos[0].pods[0].stores[1].dir: /srv/${DISK}: would be taken literally: there are no variables`},
+		{"tilde and dollar inside", []string{"stores/s1", "/srv/a~$1"}, ""},
 		{"tag", []string{"/campaign", "!/campaign"}, `f:2: mount: !/campaign: tags are not supported`},
 		{"empty path", []string{"md/a", `""`}, `f:15: namespaces[0].metadata[0]: is not a path`},
 		{"list for a value", []string{"repo: r", "repo: [r]"}, `f:16: namespaces[0].repo: must be a single value`},
@@ -81,11 +89,14 @@ func TestRules(t *testing.T) {
 		{"negative weight", []string{"name: p", "name: p\n        weight: -1"}, `f:9: repos[0].pods[0].weight: -1: must be at least 0`},
 		{"no weight at all", []string{"name: p", "name: p\n        weight: 0"}, `f:7: repos[0].pods: all have weight 0: new objects have nowhere to go`},
 		{"no pods", []string{"pods:\n", "pods: []\n#", "        stores", "#", "          - dir", "#", "          - dir", "#"}, `f:7: repos[0].pods: is empty`},
-		{"block not a multiple", []string{"parity: 1", "parity: 1\n    block_size: 100000"}, `f:7: repos[0].block_size: 100kB: must be a multiple of 4KiB, and of 64KiB when larger, at most 256MiB`},
-		{"block too large", []string{"parity: 1", "parity: 1\n    block_size: 512MiB"}, `f:7: repos[0].block_size: 512MiB: must be a multiple of 4KiB, and of 64KiB when larger, at most 256MiB`},
+		{"block not a multiple", []string{"parity: 1", "parity: 1\n    block_size: 100000"}, `f:7: repos[0].block_size: 100kB: must be a multiple of 4KiB, and of 64KiB when larger, at most 1GiB`},
+		{"block too large", []string{"parity: 1", "parity: 1\n    block_size: 2GiB"}, `f:7: repos[0].block_size: 2GiB: must be a multiple of 4KiB, and of 64KiB when larger, at most 1GiB`},
 		{"chunk below a stripe", []string{"parity: 1", "parity: 1\n    chunk_size: 512KiB"},
 			`f:7: repos[0].chunk_size: 512KiB: is less than one stripe, data x block_size (1MiB)`},
 		{"chunk too large", []string{"parity: 1", "parity: 1\n    chunk_size: 6TiB"}, `f:7: repos[0].chunk_size: 6TiB: must be at most 5TiB`},
+		{"chunk too large for S3", []string{"parity: 1", "parity: 1\n    chunk_size: 78GiB", "dir: stores/s1", s3}, `f:7: repos[0].chunk_size: 78GiB: makes shards that S3 cannot take: with data 1 it must be at most 77GiB`},
+		{"chunk as large as S3 takes", []string{"parity: 1", "parity: 1\n    chunk_size: 77GiB", "dir: stores/s1", s3}, ""},
+		{"chunk of a TiB in directories", []string{"parity: 1", "parity: 1\n    chunk_size: 1TiB"}, ""},
 		{"min_write too low", []string{"parity: 1", "parity: 1\n    min_write: 1"}, `f:7: repos[0].min_write: 1: must be from 2 to 2 with 1+1`},
 		{"min_write too high", []string{"parity: 1", "parity: 1\n    min_write: 3"}, `f:7: repos[0].min_write: 3: must be from 2 to 2 with 1+1`},
 		{"plain objects", []string{"parity: 1", "parity: 0\n    min_write: 1", "          - dir: stores/s1\n", ""}, ""},
@@ -109,6 +120,10 @@ func TestRules(t *testing.T) {
 		{"endpoint with path", []string{"dir: stores/s1", strings.Replace(s3, ":9000", ":9000/x", 1)}, `f:11: repos[0].pods[0].stores[1].s3.endpoint: https://h:9000/x: has more than a host and a port`},
 		{"endpoint with port 0", []string{"dir: stores/s1", strings.Replace(s3, ":9000", ":0", 1)}, `f:11: repos[0].pods[0].stores[1].s3.endpoint: https://h:0: has a bad port`},
 		{"endpoint with secret", []string{"dir: stores/s1", strings.Replace(s3, "h:9000", "u:pw@h", 1)}, `f:11: repos[0].pods[0].stores[1].s3.endpoint: holds a user or password`},
+		{"endpoint with secret and another scheme", []string{"dir: stores/s1", strings.Replace(s3, "https://h", "s3://u:pw@h", 1)}, `f:11: repos[0].pods[0].stores[1].s3.endpoint: holds a user or password`},
+		{"endpoint with secret and no port", []string{"dir: stores/s1", strings.Replace(s3, "h:9000", "u:pw@h:port", 1)}, `f:11: repos[0].pods[0].stores[1].s3.endpoint: holds a user or password`},
+		{"endpoint with a secret of percents", []string{"dir: stores/s1", strings.Replace(s3, "h:9000", "u:p%ss@h", 1)}, `f:11: repos[0].pods[0].stores[1].s3.endpoint: holds a user or password`},
+		{"endpoint with a signature", []string{"dir: stores/s1", strings.Replace(s3, ":9000", ":9000/?sig=pw", 1)}, `f:11: repos[0].pods[0].stores[1].s3.endpoint: has more than a host and a port`},
 		{"bad region", []string{"dir: stores/s1", strings.Replace(s3, "bucket", "region: a b, bucket", 1)}, `f:11: repos[0].pods[0].stores[1].s3.region: a b: is not a region`},
 		{"bad prefix", []string{"dir: stores/s1", strings.Replace(s3, "/c", "env:1-A", 1)}, `f:11: repos[0].pods[0].stores[1].s3.credentials: env:1-A: is not the prefix of environment variables`},
 		{"no credentials", []string{"dir: stores/s1", strings.Replace(s3, ", credentials: /c", "", 1)}, `f:11: repos[0].pods[0].stores[1].s3.credentials: is missing`},
@@ -140,8 +155,8 @@ func TestRules(t *testing.T) {
 		{"user bytes above all", []string{"repo: r", "repo: r\n    quota: {bytes: 1GiB, per_user: {bytes: 2GiB}}"}, `f:17: namespaces[0].quota.per_user.bytes: 2GiB: is more than the namespace's quota.bytes (1GiB)`},
 		{"user files above all", []string{"repo: r", "repo: r\n    quota: {files: 1k, per_user: {files: 2k}}"}, `f:17: namespaces[0].quota.per_user.files: 2k: is more than the namespace's quota.files (1k)`},
 
-		{"memory", []string{"version: 1", "version: 1\ncache: {memory: 4MiB}"},
-			`f:2: cache.memory: 4MiB: is too small: repos[0] needs 8MiB to code 1+1 blocks of 1MiB, its share is 2MiB`},
+		{"memory", []string{"version: 1", "version: 1\ncache: {memory: 64KiB}"},
+			`f:2: cache.memory: 64KiB: is too small: repos[0] needs 1048704B for 1+1, its share is 32KiB`},
 		{"metrics", []string{"version: 1", "version: 1\nmetrics: {listen: 9567}"}, `f:2: metrics.listen: 9567: is not host:port`},
 		{"log level", []string{"version: 1", "version: 1\nlog: {level: loud}"}, `f:2: log.level: loud: must be one of debug, info, warn, error`},
 		{"log format", []string{"version: 1", "version: 1\nlog: {format: xml}"}, `f:2: log.format: xml: must be one of text, json`},
@@ -186,12 +201,16 @@ func TestNotADocument(t *testing.T) {
 		"# nothing\n":        "/d/f: is empty",
 		"5":                  "/d/f:1: 5: must be keys and values",
 		"- a":                "/d/f:1: must be keys and values",
-		"a: [":               "/d/f:1: is not YAML: did not find expected node content",
+		"a: [":               "/d/f:1: is not YAML, on this line or in the block that begins here: did not find expected node content",
 		"version: 1\n\tx: 1": "/d/f:2: is not YAML: found a tab character that violates indentation",
-		"version: 1\n---\n[": "/d/f:3: is not YAML: did not find expected node content",
-		"mount: \"\x01\"":    "/d/f: is not YAML: control characters are not allowed",
-		"\xff\xfe":           "/d/f: is empty",
-		"version: 1\nmou":    "",
+		"version: 1\n---\n[": "/d/f:3: is not YAML, on this line or in the block that begins here: did not find expected node content",
+		// The first line of an entry that a later one spoils, and of a list that does not end.
+		"version: 1\nmount: /m\nrepos:\n  - name: r\n    data: 1\n   parity: 1\n": "/d/f:4: is not YAML, on this line or in the block that begins here: did not find expected '-' indicator",
+		"version: 1\nlog:\n  level: info\n  format: text\n x: 1\n":                "/d/f:5: is not YAML, on this line or in the block that begins here: did not find expected key",
+		"version: 1\nrepos: [1, 2\nmount: /m\n":                                   "/d/f:2: is not YAML, on this line or in the block that begins here: did not find expected ',' or ']'",
+		"mount: \"\x01\"":                                                         "/d/f: is not YAML: control characters are not allowed",
+		"\xff\xfe":                                                                "/d/f: is empty",
+		"version: 1\nmou":                                                         "",
 	} {
 		_, err := Parse("/d/f", []byte(text))
 		if ps := problems(t, err); len(ps) == 0 {
@@ -205,6 +224,7 @@ func TestNotADocument(t *testing.T) {
 func TestEveryMistakeAtOnce(t *testing.T) {
 	_, err := Parse("/d/f", []byte(with(t, "data: 1", "data: 0", "path: /a", "path: a", "repo: r", "repo: q", "mount", "muont")))
 	want := `/d/f:1: mount: is missing
+hint: where users' paths start: mount: /campaign
 /d/f:2: muont: unknown key
 hint: did you mean "mount"?
 /d/f:5: repos[0].data: 0: must be at least 1
@@ -217,13 +237,50 @@ hint: did you mean "r"?`
 	}
 }
 
-func TestShortGraceWarns(t *testing.T) {
-	c, err := Parse("/d/f", []byte(with(t, "repo: r", "repo: r\n    trash: {grace: 5m}")))
-	if err != nil {
-		t.Fatal(err)
+func TestWarnings(t *testing.T) {
+	const inert = ": has no effect in this version: "
+	below := func(text string) []string { return []string{"repo: r", "repo: r\n    " + text} }
+	tests := []struct {
+		name  string
+		edits []string // of minimal
+		want  []string // beginnings of the warnings
+	}{
+		{"defaults", nil, nil},
+		{"short grace", below("trash: {grace: 5m}"), []string{"17: namespaces[0].trash.grace: 5m: is below 1h:"}},
+		{"keep below grace", below("trash: {keep: 30m}"), []string{"17: namespaces[0].trash.keep: 30m: is below trash.grace (1h)", "17: namespaces[0].trash.keep: 30m" + inert}},
+		{"no parity", []string{"parity: 1", "parity: 0", "          - dir: stores/s1\n", ""}, []string{"6: repos[0].parity: 0: survives no loss"}},
+		{"more memory than there is", []string{"version: 1", "version: 1\ncache: {memory: 1EiB}"}, []string{"2: cache.memory: 1EiB: is more than this machine has"}},
+		{"little memory", []string{"version: 1", "version: 1\ncache: {memory: 4MiB}"}, []string{"2: cache.memory: 4MiB: is little: with less than 8MiB for repos[0], its share is 2MiB, objects get smaller blocks than block_size (1MiB)"}},
+		{"quota", below("quota: {bytes: 10TiB, per_user: {files: 5}}"), []string{"17: namespaces[0].quota" + inert}},
+		{"no quota", below("quota: {bytes: 0}"), nil},
+		{"stage", below("stage: {linger: 1s}"), []string{"17: namespaces[0].stage" + inert}},
+		{"nothing staged", below("stage: {max_file: 0}"), nil},
+		{"pack", below("pack: {min_files: 3}"), []string{"17: namespaces[0].pack" + inert}},
+		{"repack", below("repack: {below_live: 0.7}"), []string{"17: namespaces[0].repack" + inert}},
+		{"no repack", below("repack: {below_live: 0}"), nil},
+		{"placement", []string{"repo: r", "placement: [{max_size: 1MiB, repo: r, pack: true}, {repo: r, pack: false}]"}, []string{"16: namespaces[0].placement[0].pack: true" + inert}},
+		{"trash", below("trash: {keep: 1d, max_bytes: 1TiB}"), []string{"17: namespaces[0].trash.keep: 1d" + inert, "17: namespaces[0].trash.max_bytes: 1TiB" + inert}},
+		{"update", below("update_in_place: true"), []string{"17: namespaces[0].update_in_place: true" + inert}},
+		{"no update", below("update_in_place: false"), nil},
+		{"metrics", []string{"version: 1", `version: 1
+metrics: {listen: "127.0.0.1:1"}`}, []string{"2: metrics.listen: 127.0.0.1:1" + inert}},
+		{"in two namespaces", below("quota: {files: 1}\n  - {name: b, path: /b, metadata: md/b, repo: r, quota: {files: 1}}"),
+			[]string{"17: namespaces[0].quota" + inert + "quotas are not enforced (also given in 1 other place)"}},
 	}
-	if len(c.Warnings) != 1 || !strings.HasPrefix(c.Warnings[0].Error(), "/d/f:17: namespaces[0].trash.grace: 5m: is below 1h:") {
-		t.Errorf("have %v", c.Warnings)
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			c, err := Parse("f", []byte(with(t, test.edits...)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			good := len(c.Warnings) == len(test.want)
+			for i := 0; good && i < len(test.want); i++ {
+				good = strings.HasPrefix(c.Warnings[i].Error(), "f:"+test.want[i])
+			}
+			if !good {
+				t.Errorf("have %v, want %q", c.Warnings, test.want)
+			}
+		})
 	}
 }
 

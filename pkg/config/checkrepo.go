@@ -14,11 +14,12 @@ import (
 	"marfs/pkg/objfmt"
 )
 
-// Limits of a repo's geometry.
+// Limits of a repo's chunks; those of its geometry are objfmt's.
 const (
-	maxShards = 256       // what Reed-Solomon over bytes can do
-	maxBlock  = 256 << 20 // a stripe is held in memory
-	maxChunk  = 5 << 40   // the largest S3 object, so that 1+0 works too
+	maxChunk = 5 << 40 // more is no use; a bucket takes less, see maxS3
+	// maxS3 is the largest shard that a bucket takes: pkg/objstore/s3store sends an
+	// object of unknown length as at most 10000 parts, S3's limit, of 8 MiB.
+	maxS3 = 10000 * (8 << 20)
 )
 
 func (k *checker) repo(key string, r *Repo) {
@@ -32,7 +33,8 @@ func (k *checker) repo(key string, r *Repo) {
 		k.require(at, "stores")
 		atLeast(k, at+".weight", p.Weight, 0)
 		if n := r.Data + r.Parity; k.given(at+".stores") && !k.badGeometry(key) && len(p.Stores) != n {
-			k.complain(at+".stores", len(p.Stores), fmt.Sprintf("must be %d stores, one for each of %d data and %d parity shards", n, r.Data, r.Parity), "")
+			k.complain(at+".stores", len(p.Stores), fmt.Sprintf("must be %d stores, one for each of %d data and %d parity shards", n, r.Data, r.Parity),
+				"add or remove stores of the pod, or change data and parity before the first init")
 		}
 		for j := range p.Stores {
 			k.store(fmt.Sprintf("%s.stores[%d]", at, j), &p.Stores[j])
@@ -58,9 +60,11 @@ func (k *checker) geometry(key string, r *Repo) {
 	if k.given(key + ".data") {
 		atLeast(k, key+".data", r.Data, 1)
 	}
-	atLeast(k, key+".parity", r.Parity, 0)
-	if n := r.Data + r.Parity; n > maxShards {
-		k.complain(key+".parity", r.Parity, fmt.Sprintf("makes data + parity %d: must be at most %d", n, maxShards), "")
+	if atLeast(k, key+".parity", r.Parity, 0) && r.Parity == 0 && k.given(key+".parity") {
+		k.warn(key+".parity", 0, "survives no loss: without any one of its stores no object can be read", "1 or more, with as many more stores")
+	}
+	if n := r.Data + r.Parity; n > objfmt.MaxShards {
+		k.complain(key+".parity", r.Parity, fmt.Sprintf("makes data + parity %d: must be at most %d", n, objfmt.MaxShards), "")
 	}
 	k.blocks(key, r)
 	if k.badGeometry(key) {
@@ -89,10 +93,10 @@ func (k *checker) badGeometry(key string) bool {
 }
 
 func (k *checker) blocks(key string, r *Repo) {
-	shape := objfmt.Geometry{Data: 1, Block: int(min(r.BlockSize, maxBlock+1))}
-	if shape.Validate() != nil || r.BlockSize > maxBlock {
+	shape := objfmt.Geometry{Data: 1, Block: int(min(r.BlockSize, objfmt.MaxBlock+1))}
+	if shape.Validate() != nil || r.BlockSize > objfmt.MaxBlock {
 		k.complain(key+".block_size", r.BlockSize, fmt.Sprintf("must be a multiple of %v, and of %v when larger, at most %v",
-			Size(objfmt.BlockUnit), Size(objfmt.CellSize), Size(maxBlock)), "1MiB suits large objects")
+			Size(objfmt.BlockUnit), Size(objfmt.CellSize), Size(objfmt.MaxBlock)), "1MiB suits large objects")
 		return
 	}
 	if stripe := Size(r.Data) * r.BlockSize; !k.badGeometry(key) && r.ChunkSize < stripe {
@@ -101,7 +105,31 @@ func (k *checker) blocks(key string, r *Repo) {
 	}
 	if r.ChunkSize > maxChunk {
 		k.complain(key+".chunk_size", r.ChunkSize, fmt.Sprintf("must be at most %v", Size(maxChunk)), "")
+		return
 	}
+	k.bucketChunks(key, r)
+}
+
+// bucketChunks checks that the shards of a full chunk fit into the repo's buckets.
+func (k *checker) bucketChunks(key string, r *Repo) {
+	buckets := slices.ContainsFunc(r.Pods, func(p Pod) bool {
+		return slices.ContainsFunc(p.Stores, func(s Store) bool { return s.S3 != nil })
+	})
+	if !buckets || k.badGeometry(key) || largestShard(r.Data, r.ChunkSize) <= maxS3 {
+		return
+	}
+	most := Size(maxS3) * Size(r.Data) >> 30 << 30
+	for largestShard(r.Data, most) > maxS3 {
+		most -= 1 << 30
+	}
+	k.complain(key+".chunk_size", r.ChunkSize, fmt.Sprintf("makes shards that S3 cannot take: with data %d it must be at most %v", r.Data, most), "1GiB suits large files")
+}
+
+// largestShard is what one of data shards of a full chunk may take, of a writer
+// that has memory for the smallest blocks only: those have the most checksums.
+func largestShard(data int, chunk Size) int64 {
+	l := objfmt.Layout{Geometry: objfmt.Geometry{Data: data, Block: objfmt.BlockUnit}, Size: int64(chunk) + objfmt.MaxTrailer}
+	return objfmt.MaxShardHeader + l.Stored(l.Payload(0)) + objfmt.ShardFooterSize
 }
 
 func (k *checker) store(key string, s *Store) {
@@ -171,14 +199,20 @@ func (k *checker) endpoint(key, endpoint string) (string, bool) {
 		return "", false
 	}
 	const hint = "for example https://s3.example:9000"
+	// Before anything else, and without the values: they may hold secrets.
+	switch {
+	case strings.Contains(endpoint, "@"):
+		k.complain(key, nil, "holds a user or password", "they belong into the credentials file")
+		return "", false
+	case strings.ContainsAny(endpoint, "?#"):
+		k.complain(key, nil, "has more than a host and a port", hint)
+		return "", false
+	}
 	u, err := url.Parse(endpoint)
 	switch {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 		k.complain(key, endpoint, "is not http:// or https:// and a host", hint)
-	case u.User != nil:
-		// The value is not repeated: it holds a secret.
-		k.complain(key, nil, "holds a user or password", "they belong into the credentials file")
-	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
+	case strings.Trim(u.Path, "/") != "":
 		k.complain(key, endpoint, "has more than a host and a port", hint)
 	case !goodPort(u):
 		k.complain(key, endpoint, "has a bad port", "ports are 1 to 65535")

@@ -11,6 +11,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"log/slog"
@@ -53,17 +54,30 @@ type Config struct {
 }
 
 // Inside returns the path below the mount, from "/", of a path as users see it.
-// Relative paths start at the working directory. It is about names only: the
-// mount need not be there.
+// Relative paths start at the working directory. The mount need not be there, and
+// the way to it may go through symbolic links; the last name is not followed.
+// The error does not repeat the path.
 func (c *Config) Inside(p string) (string, error) {
 	abs, err := filepath.Abs(p)
 	if err != nil {
 		return "", err
 	}
-	if !within(abs, c.Mount) {
-		return "", fmt.Errorf("%s is not below the mount %s", p, c.Mount)
+	mount := c.Mount
+	if !within(abs, mount) {
+		abs, mount = filepath.Join(resolve(filepath.Dir(abs)), filepath.Base(abs)), resolve(mount)
 	}
-	return path.Clean("/" + strings.TrimPrefix(abs, c.Mount)), nil
+	if !within(abs, mount) {
+		return "", fmt.Errorf("is not below the mount %s", c.Mount)
+	}
+	return path.Clean("/" + strings.TrimPrefix(abs, mount)), nil
+}
+
+// resolve follows the symbolic links of an absolute path, as far as it is there.
+func resolve(p string) string {
+	if real, err := filepath.EvalSymlinks(p); err == nil || p == "/" {
+		return cmp.Or(real, p)
+	}
+	return filepath.Join(resolve(filepath.Dir(p)), filepath.Base(p))
 }
 
 // Repo is erasure-coded storage: pods of data+parity stores.

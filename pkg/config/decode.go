@@ -16,8 +16,9 @@ import (
 // decoding stops at the first mistake in a value, and knows no positions afterwards.
 type decoder struct {
 	file     string
-	lines    map[string]int  // where each key was given: "repos[0].data" is on line …
-	failed   map[string]bool // keys whose values were reported
+	lines    map[string]int    // where each key was given: "repos[0].data" is on line …
+	values   map[string]string // what is written there, of single values
+	failed   map[string]bool   // keys whose values were reported
 	problems Problems
 }
 
@@ -41,7 +42,7 @@ const AllPerms = Perms(namespace.RM | namespace.WM | namespace.RD | namespace.WD
 func reflectOf(c *Config) reflect.Value { return reflect.ValueOf(c).Elem() }
 
 func newDecoder(file string) *decoder {
-	return &decoder{file: file, lines: map[string]int{}, failed: map[string]bool{}}
+	return &decoder{file: file, lines: map[string]int{}, values: map[string]string{}, failed: map[string]bool{}}
 }
 
 func (d *decoder) report(line int, key, value, rule, hint string) {
@@ -53,6 +54,12 @@ func (d *decoder) report(line int, key, value, rule, hint string) {
 // a struct, or a scalar. The depth of the types bounds the recursion.
 func (d *decoder) value(n *yaml.Node, v reflect.Value, key string) {
 	d.lines[key] = n.Line
+	if d.anchored(n, key) {
+		return
+	}
+	if n.Kind == yaml.ScalarNode {
+		d.values[key] = n.Value
+	}
 	if n.Kind == yaml.AliasNode {
 		d.report(n.Line, key, "*"+n.Value, "aliases are not supported", "write the value out")
 		return
@@ -90,6 +97,14 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, key string) {
 	}
 }
 
+// anchored reports an anchor, which only an alias could use.
+func (d *decoder) anchored(n *yaml.Node, key string) bool {
+	if n.Anchor != "" {
+		d.report(n.Line, key, "&"+n.Anchor, "anchors are not supported", "remove it: aliases are not supported either; quote a value that begins with &")
+	}
+	return n.Anchor != ""
+}
+
 func (d *decoder) mapping(n *yaml.Node, v reflect.Value, key string) {
 	if t, ok := v.Addr().Interface().(defaulter); ok {
 		t.setDefaults()
@@ -107,6 +122,9 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, key string) {
 			continue
 		}
 		seen[k.Value] = k.Line
+		if d.anchored(k, at) {
+			continue
+		}
 		field, ok := fieldOf(v, k.Value)
 		if !ok || k.Kind != yaml.ScalarNode {
 			d.report(k.Line, at, "", "unknown key", didYouMean(k.Value, keysOf(v.Type())))
@@ -181,6 +199,9 @@ func (d *decoder) strings(n *yaml.Node, key string) (out []string) {
 	for i, e := range nodes {
 		at := fmt.Sprintf("%s[%d]", key, i)
 		d.lines[at] = e.Line
+		if d.anchored(e, at) {
+			continue
+		}
 		if text, ok := d.scalar(e, at); ok {
 			out = append(out, text)
 		}

@@ -35,6 +35,17 @@ func (e *StoreError) Unwrap() error { return e.Err }
 // Hint says what to do about it, or nothing.
 func (e *StoreError) Hint() string { return e.hint }
 
+// hinted is an error that says what to do about it.
+type hinted struct {
+	error
+	hint string
+}
+
+func (e hinted) Unwrap() error { return e.error }
+
+// Hint says what to do about it.
+func (e hinted) Hint() string { return e.hint }
+
 // errForeign is a store that another shard, pod, repo or installation owns.
 var errForeign = errors.New("is not this pod's")
 
@@ -95,10 +106,7 @@ func identify(ctx context.Context, r *Repo) (*pods, error) {
 	if err := g.Wait(); err != nil {
 		return nil, errors.Join(err, ps.close())
 	}
-	ps.uuid = ps.majority()
-	for _, members := range ps.members {
-		ps.judge(members)
-	}
+	ps.judge()
 	return ps, nil
 }
 
@@ -122,9 +130,31 @@ func (m *member) connect(ctx context.Context) {
 	case m.err == nil:
 		m.state = identified
 	case errors.Is(m.err, fs.ErrNotExist):
-		m.state = empty
+		m.lookInside(ctx)
 	case !isAway(m.err):
 		m.state = broken
+	}
+}
+
+// lookInside tells a new store from one that has content but no identity: whose
+// that is nobody can tell.
+func (m *member) lookInside(ctx context.Context) {
+	m.state = empty
+	st, ok := m.Store.Store.(interface {
+		Content(ctx context.Context) (string, error)
+	})
+	if !ok {
+		return
+	}
+	name, err := st.Content(ctx)
+	switch {
+	case err != nil:
+		m.state, m.err = unreachable, err
+		if !isAway(err) {
+			m.state = broken
+		}
+	case name != "":
+		m.state, m.err = broken, fmt.Errorf("%w: it has no identity but is not empty (%s)", errForeign, name)
 	}
 }
 
@@ -184,16 +214,19 @@ func (ps *pods) majority() (best objfmt.ID) {
 	return best
 }
 
-// judge says what is wrong with each store of a pod, but for those that could not
-// be reached or have no identity.
-func (ps *pods) judge(members []*member) {
-	holder := map[int]*member{}
-	for _, m := range members {
-		switch m.state {
-		case broken:
-			m.blame(ps, m.err, "")
-		case identified:
-			ps.judgeIdentity(m, holder)
+// judge says what is wrong with each store, but for those that could not be
+// reached or have no identity.
+func (ps *pods) judge() {
+	ps.uuid = ps.majority()
+	for _, members := range ps.members {
+		holder := map[int]*member{}
+		for _, m := range members {
+			switch m.fail = nil; m.state {
+			case broken:
+				m.blame(ps, m.err, "")
+			case identified:
+				ps.judgeIdentity(m, holder)
+			}
 		}
 	}
 }

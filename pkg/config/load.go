@@ -45,6 +45,7 @@ func Parse(file string, data []byte) (*Config, error) {
 		slices.SortStableFunc(d.problems, func(a, b Problem) int { return a.Line - b.Line })
 		return nil, d.problems
 	}
+	slices.SortStableFunc(k.warnings, func(a, b Problem) int { return a.Line - b.Line })
 	c.Warnings = k.warnings
 	return c, nil
 }
@@ -93,27 +94,33 @@ func (d *decoder) document(data []byte) *yaml.Node {
 		return nil
 	}
 	if err != nil {
-		d.syntax(err)
+		d.syntax(err, data)
 		return nil
 	}
 	var second yaml.Node
 	if err := dec.Decode(&second); err == nil {
 		d.report(second.Line, "", "", "a second YAML document begins here", "put everything into one")
 	} else if !errors.Is(err, io.EOF) {
-		d.syntax(err)
+		d.syntax(err, data)
 	}
 	return doc.Content[0]
 }
 
 var yamlLine = regexp.MustCompile(`^yaml: line (\d+): (.*)`)
 
-func (d *decoder) syntax(err error) {
-	line, rule := 0, strings.TrimPrefix(err.Error(), "yaml: ")
+// syntax reports what the YAML parser says. Of a mistake in the structure, it
+// gives the line before the one where the block began that it could not end.
+func (d *decoder) syntax(err error, data []byte) {
+	line, rule, where := 0, strings.TrimPrefix(err.Error(), "yaml: "), ""
 	if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
 		line, _ = strconv.Atoi(m[1])
 		rule = m[2]
 	}
-	d.report(line, "", "", "is not YAML: "+rule, "look at the indentation and the colons of this line and the one before")
+	if line > 0 && strings.HasPrefix(rule, "did not find expected") {
+		line = min(line+1, 1+bytes.Count(bytes.TrimSuffix(data, []byte("\n")), []byte("\n")))
+		where = ", on this line or in the block that begins here"
+	}
+	d.report(line, "", "", "is not YAML"+where+": "+rule, "look at the indentation and the colons of this line and the one before")
 }
 
 // absolute makes a path of the file absolute: relative ones start at the

@@ -58,7 +58,7 @@ type Opened struct {
 
 // Open starts what cfg describes: it connects to the stores, checks whose they
 // are, and opens the metadata directories. A store that belongs to another is an
-// error. One that cannot be reached or is empty is logged and left to the repo to
+// error. One that cannot be reached, is empty or broken is logged and left to the repo to
 // work around, as long as each pod has enough stores to read from; it is used
 // once it answers with the identity that is missing.
 func Open(ctx context.Context, cfg *Config, front FrontEnd, log *slog.Logger) (*System, error) {
@@ -147,10 +147,11 @@ func (s *System) openRepos(ctx context.Context, log *slog.Logger) error {
 	return errors.Join(errs...)
 }
 
-// usable reports what keeps a repo from being used: stores that are wrong, and
-// pods of which too few can be used. An empty store among others is left out until
-// init has adopted it: it may be a directory whose filesystem is not mounted, and
-// what is written there would be hidden later. The pod's objects are still read.
+// usable reports what keeps a repo from being used: stores that are another's,
+// and pods of which too few can be used. An empty store among others is left out
+// until init has adopted it: it may be a directory whose filesystem is not mounted,
+// and what is written there would be hidden later. A broken one is left out too: a
+// sick disk is what parity is for. The pod's objects are still read.
 func (ps *pods) usable(log *slog.Logger) error {
 	var errs []error
 	for i, members := range ps.members {
@@ -161,16 +162,20 @@ func (ps *pods) usable(log *slog.Logger) error {
 			case unreachable:
 				last = m.err
 				log.Warn("store cannot be reached", "repo", ps.repo.Name, "pod", m.pod.Name, "store", m.Name, "error", m.err)
-				continue
 			case empty:
 				last = errNoIdentity
-				log.Error("store left out", "repo", ps.repo.Name, "pod", m.pod.Name, "store", m.Name, "error", errNoIdentity,
-					"hint", "mount it; if it is new or replaces a lost one, run marfsctl init")
-				continue
+				ps.leftOut(log, m, errNoIdentity, replaceHint(m.Name))
+			case broken:
+				last = m.err
+				ps.leftOut(log, m, m.err, "repair what the error says: the store is used once it answers with its identity; if it is lost, put an empty one in its place and run marfsctl init --replace "+m.Name)
+			case identified:
+				if m.fail != nil {
+					errs = append(errs, m.fail)
+					continue
+				}
+				reached++
 			}
-			reached++
 		}
-		errs = append(errs, faults(members)...)
 		if reached < ps.repo.Data {
 			errs = append(errs, &StoreError{Repo: ps.repo.Name, Pod: ps.repo.Pods[i].Name, Store: "all",
 				Err:  fmt.Errorf("only %d of %d can be used, %d are needed: %w", reached, len(members), ps.repo.Data, last),
@@ -180,11 +185,15 @@ func (ps *pods) usable(log *slog.Logger) error {
 	return errors.Join(errs...)
 }
 
+func (ps *pods) leftOut(log *slog.Logger, m *member, err error, hint string) {
+	log.Error("store left out", "repo", ps.repo.Name, "pod", m.pod.Name, "store", m.Name, "error", err, "hint", hint)
+}
+
 func (s *System) repoConfig(ps *pods, log *slog.Logger) repo.Config {
 	r := ps.repo
 	c := repo.Config{
 		Name:     r.Name,
-		Geometry: objfmt.Geometry{Data: r.Data, Parity: r.Parity, Block: int(r.BlockSize)},
+		Geometry: r.geometry(),
 		MinWrite: r.MinWrite,
 		Memory:   int64(s.config.repoMemory()),
 		Damaged:  s.damage.bad,

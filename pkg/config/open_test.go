@@ -10,12 +10,14 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"marfs/pkg/mdfs"
 	"marfs/pkg/namespace"
@@ -59,9 +61,9 @@ func (s *site) config(t *testing.T) *Config {
 	return c
 }
 
-func (s *site) init(t *testing.T) []Made {
+func (s *site) init(t *testing.T, replace ...string) []Made {
 	t.Helper()
-	made, err := Init(t.Context(), s.config(t))
+	made, err := Init(t.Context(), s.config(t), replace...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,11 +234,6 @@ func TestWrongStoresAreRefused(t *testing.T) {
 		}, "it holds shard 1 of repo q, pod p"},
 		{"renamed repo", func(t *testing.T, s *site) { s.repo = "q" }, "it holds shard 0 of repo r, pod p"},
 		{"changed geometry", func(t *testing.T, s *site) { s.data = 1 }, "it was made for 2+1, the configuration says 1+2"},
-		{"damaged identity", func(t *testing.T, s *site) {
-			if err := os.WriteFile(filepath.Join(s.stores[0], objfmt.StoreIdentityKey), []byte("{}"), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}, "store identity: unknown format version"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -248,6 +245,84 @@ func TestWrongStoresAreRefused(t *testing.T) {
 	}
 }
 
+// TestBrokenStoreIsLeftOut: one sick disk must not stop a mount that has enough
+// others, and is used when it is well again.
+func TestBrokenStoreIsLeftOut(t *testing.T) {
+	identity := func(s *site) string { return filepath.Join(s.stores[0], objfmt.StoreIdentityKey) }
+	tests := []struct {
+		name  string
+		spoil func(t *testing.T, s *site, id []byte) error
+		want  string
+	}{
+		{"flipped bit", func(_ *testing.T, s *site, id []byte) error {
+			id[len(id)/2] ^= 1
+			return os.WriteFile(identity(s), id, 0o600)
+		}, "store identity: "},
+		{"unknown format", func(_ *testing.T, s *site, _ []byte) error {
+			return os.WriteFile(identity(s), []byte("{}"), 0o600)
+		}, "store identity: unknown format version"},
+		{"unreadable identity", func(_ *testing.T, s *site, _ []byte) error {
+			return errors.Join(os.Remove(identity(s)), os.Symlink("/etc/passwd", identity(s)))
+		}, objstore.ErrCorrupt.Error()},
+		{"no permission", func(t *testing.T, s *site, _ []byte) error {
+			if os.Geteuid() == 0 {
+				t.Skip("root may read everything")
+			}
+			return os.Chmod(identity(s), 0)
+		}, "permission denied"},
+		{"content without identity", func(_ *testing.T, s *site, id []byte) error {
+			return errors.Join(os.Remove(identity(s)), os.WriteFile(filepath.Join(s.stores[0], "Thesis.TEX"), id, 0o600))
+		}, "it has no identity but is not empty (Thesis.TEX)"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			s := newSite(t, 2, 1)
+			s.init(t)
+			good, err := os.ReadFile(identity(s))
+			if err == nil {
+				err = test.spoil(t, s, bytes.Clone(good))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Init(t.Context(), s.config(t)); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("init: have %v, want %s", err, test.want)
+			}
+			sys, log := s.open(t)
+			if text := log.String(); !strings.Contains(text, "level=ERROR msg=\"store left out\"") || !strings.Contains(text, test.want) || !strings.Contains(text, s.stores[0]) {
+				t.Errorf("logged %s, want %s", text, test.want)
+			}
+			_ = os.Remove(identity(s))
+			if err := os.WriteFile(identity(s), good, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			late := sys.stores[0].Store.(*late)
+			late.mu.Lock()
+			late.tried = time.Time{}
+			late.mu.Unlock()
+			if _, err := late.Stat(t.Context(), objfmt.StoreIdentityKey); err != nil {
+				t.Errorf("well again: %v", err)
+			}
+		})
+	}
+}
+
+func TestStoreWithoutCredentialsIsLeftOut(t *testing.T) {
+	s := newSite(t, 2, 1)
+	s.init(t)
+	c := s.config(t)
+	c.Repos[0].Pods[0].Stores[1] = Store{S3: &S3{Endpoint: "http://127.0.0.1:1", Bucket: "bbb", Region: "r", Credentials: filepath.Join(s.dir, "nokey")}}
+	var log bytes.Buffer
+	sys, err := Open(t.Context(), c, Batch, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeAtEnd(t, sys.Close)
+	if !strings.Contains(log.String(), "store left out") || !strings.Contains(log.String(), "nokey") {
+		t.Errorf("logged %s", log.String())
+	}
+}
+
 func TestEmptyStoreIsLeftOutUntilInit(t *testing.T) {
 	s := newSite(t, 2, 1)
 	s.init(t)
@@ -255,7 +330,7 @@ func TestEmptyStoreIsLeftOutUntilInit(t *testing.T) {
 		t.Fatal(err)
 	}
 	sys, log := s.open(t)
-	if !strings.Contains(log.String(), "marfsctl init") || !strings.Contains(log.String(), s.stores[1]) {
+	if !strings.Contains(log.String(), "marfsctl init --replace "+s.stores[1]) || !strings.Contains(log.String(), s.stores[1]) {
 		t.Errorf("logged %s", log)
 	}
 	if err := sys.Repos["r"].Put(t.Context(), "a/00/x", strings.NewReader("x"), 1); err == nil {
@@ -264,7 +339,7 @@ func TestEmptyStoreIsLeftOutUntilInit(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(s.stores[1], "a")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the store without identity was written to: %v", err)
 	}
-	made := s.init(t)
+	made := s.init(t, s.stores[1])
 	if !made[1].New || !strings.HasSuffix(made[1].Is, "shard 1") {
 		t.Errorf("init gave %v", made)
 	}
@@ -274,16 +349,207 @@ func TestEmptyStoreIsLeftOutUntilInit(t *testing.T) {
 	}
 }
 
-func TestInitLeavesAStoreWithUnknownObjectsAlone(t *testing.T) {
+// hintOf returns the hint of the first error in err that has one.
+func hintOf(err error) string {
+	var hinted interface{ Hint() string }
+	if errors.As(err, &hinted) {
+		return hinted.Hint()
+	}
+	return ""
+}
+
+func TestInitMakesNoStoreInAnUnmountedPlace(t *testing.T) {
 	s := newSite(t, 2, 1)
-	if err := os.MkdirAll(filepath.Join(s.stores[2], "x"), 0o700); err != nil {
+	disk := filepath.Join(s.dir, "disk")
+	s.stores[1] = filepath.Join(disk, "s1")
+	s.init(t)
+	if err := os.Rename(disk, disk+".away"); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(s.stores[2], "x", "object"), nil, 0o600); err != nil {
+	refused := func(why string) {
+		t.Helper()
+		made, err := Init(t.Context(), s.config(t))
+		if err == nil || !strings.Contains(err.Error(), s.stores[1]) || !strings.Contains(err.Error(), why) ||
+			!strings.HasPrefix(hintOf(err), "mount it; ") || !strings.Contains(hintOf(err), "marfsctl init --replace "+s.stores[1]) {
+			t.Errorf("have %v, hint: %s", err, hintOf(err))
+		}
+		if len(made) != 1 || made[0].Kind != "metadata" || made[0].New {
+			t.Errorf("made %v", made)
+		}
+	}
+	refused("the directory is not there")
+	if _, err := os.Stat(disk); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("init made %s: %v", disk, err)
+	}
+	if err := os.MkdirAll(s.stores[1], 0o700); err != nil { // the mount point of a disk that is not mounted
+		t.Fatal(err)
+	}
+	refused("has no identity")
+	if entries, err := os.ReadDir(s.stores[1]); len(entries) > 0 || err != nil {
+		t.Errorf("init made %v, %v", entries, err)
+	}
+	if err := os.RemoveAll(disk); err != nil {
+		t.Fatal(err)
+	}
+	if made := s.init(t, "disk/s1/"); !made[1].New || !strings.HasSuffix(made[1].Is, "shard 1") { // as the configuration may write it
+		t.Errorf("init gave %v", made)
+	}
+}
+
+func TestInitMakesNoMetadataWhereObjectsSayThereIsSome(t *testing.T) {
+	s := newSite(t, 2, 1)
+	s.init(t)
+	md := filepath.Join(s.dir, "md")
+	if err := os.RemoveAll(md); err != nil {
+		t.Fatal(err)
+	}
+	if made := s.init(t); !made[3].New {
+		t.Errorf("without objects: made %v", made)
+	}
+	sys, err := Open(t.Context(), s.config(t), Batch, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, sys, "f", bytes.Repeat([]byte("meta"), 100_000))
+	if err := errors.Join(sys.Close(), os.Rename(md, md+".away")); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Init(t.Context(), s.config(t))
+	if err == nil || !strings.Contains(err.Error(), "repo r has objects of it (a/") || !strings.Contains(hintOf(err), "mount it; ") || !strings.Contains(hintOf(err), "--replace "+md) {
+		t.Errorf("have %v, hint %s", err, hintOf(err))
+	}
+	if _, err := os.Stat(md); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("init made %s: %v", md, err)
+	}
+	// The object has shards in all stores, and one store is enough to know.
+	if err := errors.Join(os.RemoveAll(filepath.Join(s.stores[0], "a")), os.RemoveAll(filepath.Join(s.stores[1], "a"))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = Init(t.Context(), s.config(t)); err == nil {
+		t.Error("accepted")
+	}
+	if made := s.init(t, md); !made[3].New {
+		t.Errorf("made %v", made)
+	}
+}
+
+func TestInitWithTooFewStoresMakesNoMetadata(t *testing.T) {
+	s := newSite(t, 2, 1)
+	s.init(t)
+	if err := errors.Join(os.RemoveAll(filepath.Join(s.dir, "md")), os.RemoveAll(s.stores[0]), os.RemoveAll(s.stores[1])); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Init(t.Context(), s.config(t)); err == nil || !strings.Contains(err.Error(), "too few stores of repo r, pod p can be looked at") {
+		t.Errorf("have %v", err)
+	}
+}
+
+func TestInitGoesOnWithOtherRepos(t *testing.T) {
+	s := newSite(t, 2, 1)
+	s.init(t)
+	if err := os.RemoveAll(s.stores[1]); err != nil {
+		t.Fatal(err)
+	}
+	c := s.config(t)
+	second := c.Repos[0]
+	second.Name, second.Pods = "r2", []Pod{{Name: "p"}}
+	for i := range 3 {
+		second.Pods[0].Stores = append(second.Pods[0].Stores, Store{Dir: filepath.Join(s.dir, fmt.Sprint("t", i))})
+	}
+	c.Repos = append(c.Repos, second)
+	made, err := Init(t.Context(), c)
+	if err == nil || len(made) != 4 || !made[0].New || made[0].Is != "repo r2, pod p, shard 0" || made[3].Kind != "metadata" {
+		t.Errorf("have %v, %v", made, err)
+	}
+}
+
+func TestInitReplacesNothingUnknown(t *testing.T) {
+	s := newSite(t, 2, 1)
+	if _, err := Init(t.Context(), s.config(t), "/elsewhere"); !errors.Is(err, ErrNoPlace) || !strings.Contains(err.Error(), "/elsewhere") {
+		t.Errorf("have %v", err)
+	}
+	if _, err := os.Stat(s.stores[0]); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("made: %v", err)
+	}
+}
+
+func TestInitLeavesAStoreWithContentAlone(t *testing.T) {
+	for _, name := range []string{"x/object", "Thesis.TEX", "Photos/IMG 1.JPG", ".hidden"} {
+		s := newSite(t, 2, 1)
+		file := filepath.Join(s.stores[2], name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		top, _, _ := strings.Cut(name, "/")
+		_, err := Init(t.Context(), s.config(t))
+		if err == nil || !strings.Contains(err.Error(), "it has no identity but is not empty ("+top+")") {
+			t.Errorf("init: have %v", err)
+		}
+		stores, _, err := Status(t.Context(), s.config(t))
+		if err != nil || stores[2].Health != Wrong {
+			t.Errorf("status: have %+v, %v", stores[2], err)
+		}
+	}
+}
+
+func TestInitLeavesAMetadataDirectoryWithContentAlone(t *testing.T) {
+	for _, name := range []string{"Thesis.TEX", "Photos/IMG 1.JPG", "tree/file", "Empty/"} {
+		s := newSite(t, 2, 1)
+		file := filepath.Join(s.dir, "md", name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, nil, 0o600); err != nil && !strings.HasSuffix(name, "/") {
+			t.Fatal(err)
+		}
+		if _, err := Init(t.Context(), s.config(t)); err == nil || !strings.Contains(err.Error(), "has no marfs.json but is not empty") {
+			t.Errorf("%s: have %v", name, err)
+		}
+		_, spaces, err := Status(t.Context(), s.config(t))
+		if err != nil || spaces[0].Health != Wrong {
+			t.Errorf("%s: status: have %+v, %v", name, spaces[0], err)
+		}
+	}
+}
+
+// TestInitGoesOnWithAMetadataDirectory holds the names that an interrupted init
+// leaves against those that init makes.
+func TestInitGoesOnWithAMetadataDirectory(t *testing.T) {
+	s := newSite(t, 2, 1)
+	s.init(t)
+	md := filepath.Join(s.dir, "md")
+	if err := errors.Join(os.Rename(filepath.Join(md, markerFile), filepath.Join(md, markerFile+".x")), os.Mkdir(filepath.Join(md, "lost+found"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if made := s.init(t); !made[3].New {
+		t.Errorf("have %+v", made[3])
+	}
+	entries, err := os.ReadDir(md)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if name := e.Name(); !slices.Contains(initDirs, name) && name != "lost+found" && !strings.HasPrefix(name, markerFile) {
+			t.Errorf("init makes %s", name)
+		}
+	}
+}
+
+func TestMetadataDirectoryIsPrivate(t *testing.T) {
+	s := newSite(t, 2, 1)
+	md := filepath.Join(s.dir, "md")
+	if err := errors.Join(os.Mkdir(md, 0o700), os.Chmod(md, 0o777)); err != nil { //nolint:gosec // what init must not leave so
+		t.Fatal(err)
+	}
+	s.init(t)
+	if fi, err := os.Stat(md); err != nil || fi.Mode().Perm() != 0o700 {
+		t.Errorf("an empty directory has mode %v, %v", fi.Mode(), err)
+	}
+	if err := os.Chmod(md, 0o755); err != nil { //nolint:gosec // what init must refuse
 		t.Fatal(err)
 	}
 	_, err := Init(t.Context(), s.config(t))
-	if err == nil || !strings.Contains(err.Error(), "it has no identity but is not empty (x/object)") {
+	if err == nil || !strings.Contains(err.Error(), "others may look into it (mode 0755)") || !strings.Contains(hintOf(err), "chmod 700 "+md) {
 		t.Errorf("have %v", err)
 	}
 }
@@ -400,7 +666,7 @@ func TestReplacedStoreIsTakenIntoUse(t *testing.T) {
 				st.tried = time.Time{}
 				st.mu.Unlock()
 			}
-			if made := s.init(t); !made[1].New {
+			if made := s.init(t, s.stores[1]); !made[1].New {
 				t.Errorf("init gave %v", made)
 			}
 			if err := put("x/3"); err != nil {
@@ -409,7 +675,7 @@ func TestReplacedStoreIsTakenIntoUse(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(s.stores[1], "x/3")); err != nil {
 				t.Errorf("what was put is elsewhere: %v", err)
 			}
-			for _, want := range []string{"store is not used any more", "marfsctl init", "store taken into use", s.stores[1]} {
+			for _, want := range []string{"store is not used any more", "marfsctl init --replace", "store taken into use", s.stores[1]} {
 				if !strings.Contains(log.String(), want) {
 					t.Errorf("log has no %q: %s", want, log.String())
 				}
@@ -530,6 +796,32 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+func TestStatusShowsRoomAndReadOnly(t *testing.T) {
+	s := newSite(t, 2, 1)
+	s.init(t)
+	md := filepath.Join(s.dir, "md")
+	stores, spaces, err := Status(t.Context(), s.config(t))
+	if err != nil || stores[0].Total == 0 || stores[0].Free == 0 || stores[0].Free > stores[0].Total || spaces[0].Health != Healthy {
+		t.Fatalf("have %+v, %+v, %v", stores[0], spaces[0], err)
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("mounting wants root")
+	}
+	for _, dir := range []string{s.stores[1], md} {
+		if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
+			t.Skipf("no mounts here: %v", err)
+		}
+		closeAtEnd(t, func() error { return unix.Unmount(dir, unix.MNT_DETACH) })
+		if err := unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+			t.Skipf("no read-only mounts here: %v", err)
+		}
+	}
+	stores, spaces, err = Status(t.Context(), s.config(t))
+	if err != nil || stores[0].Health != Healthy || stores[1].Health != ReadOnly || stores[1].Err == nil || spaces[0].Health != ReadOnly || spaces[0].Err == nil {
+		t.Errorf("have %+v, %+v, %v", stores[:2], spaces[0], err)
+	}
+}
+
 func TestInside(t *testing.T) {
 	c := &Config{Mount: "/campaign"}
 	for p, want := range map[string]string{"/campaign": "/", "/campaign/": "/", "/campaign/a/b": "/a/b", "/campaign/a/../b": "/b", "/x/../campaign/a": "/a"} {
@@ -544,6 +836,28 @@ func TestInside(t *testing.T) {
 	}
 }
 
+func TestInsideThroughSymlinks(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := func(name string) string { return filepath.Join(dir, name) }
+	if err := errors.Join(os.MkdirAll(in("real/mnt/a"), 0o700), os.Symlink(in("real"), in("link")), os.Symlink("mnt/a", in("real/last"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, mount := range []string{in("real/mnt"), in("link/mnt")} {
+		c := &Config{Mount: mount}
+		for p, want := range map[string]string{"link/mnt/a/f": "/a/f", "real/mnt/a/f": "/a/f", "link/mnt/none/x/y": "/none/x/y", "real/last/f": "/a/f", "link/mnt": "/"} {
+			if have, err := c.Inside(in(p)); err != nil || have != want {
+				t.Errorf("mount %s, path %s: have %s, %v", mount, p, have, err)
+			}
+		}
+		if have, err := c.Inside(in("real/last")); err == nil { // about the link itself
+			t.Errorf("have %s", have)
+		}
+	}
+}
+
 // TestAcceptedGeometriesMakeRepos holds the rules of the file against those of the repo.
 func TestAcceptedGeometriesMakeRepos(t *testing.T) {
 	for _, g := range []struct{ data, parity int }{{1, 0}, {1, 1}, {2, 1}, {4, 2}, {10, 4}, {16, 4}, {128, 128}} {
@@ -551,9 +865,9 @@ func TestAcceptedGeometriesMakeRepos(t *testing.T) {
 			r := Repo{Name: "r", Data: g.data, Parity: g.parity, BlockSize: block}
 			_, err := repo.New(repo.Config{
 				Name:     r.Name,
-				Geometry: objfmt.Geometry{Data: g.data, Parity: g.parity, Block: int(block)},
+				Geometry: r.geometry(),
 				MinWrite: r.minWrite(),
-				Memory:   int64(r.leastMemory()),
+				Memory:   repo.LeastMemory(r.geometry()),
 				Pods:     []repo.Pod{{Name: "p", Weight: 1, Stores: make([]repo.Store, g.data+g.parity)}},
 			})
 			if err != nil {

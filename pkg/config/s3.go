@@ -109,9 +109,9 @@ func keysFromFile(file string) (c s3store.Credentials, err error) {
 		d.value(root, reflect.ValueOf(&sec).Elem(), "")
 	}
 	if len(d.problems) > 0 {
-		first := d.problems[0]
-		return c, fmt.Errorf("credentials: %s:%d: %s: want access_key, secret_key and, if need be, session_token",
-			file, first.Line, first.Rule)
+		// A line but no rule: that of a YAML parser quotes what it read.
+		where := Problem{File: file, Line: d.problems[0].Line}
+		return c, fmt.Errorf("credentials: %w: want access_key, secret_key and, if need be, session_token, each with a plain or quoted value", where)
 	}
 	if sec.AccessKey == "" || sec.SecretKey == "" {
 		return c, errors.New("credentials: " + file + ": access_key or secret_key is missing")

@@ -25,11 +25,15 @@ func TestKeysFromFile(t *testing.T) {
 		{"group", "access_key: a\nsecret_key: " + secret + "\n", 0o640, "others may read it (mode 0640): chmod 600 it"},
 		{"world", "access_key: a\nsecret_key: " + secret + "\n", 0o604, "others may read it (mode 0604)"},
 		{"no secret", "access_key: " + secret + "\n", 0o600, "access_key or secret_key is missing"},
-		{"unknown key", "access_key: a\n" + secret + ": b\n", 0o600, ":2: unknown key"},
-		{"not a mapping", secret, 0o600, ":1: must be keys and values"},
-		{"not YAML", secret + ": [", 0o600, ":1: is not YAML"},
-		{"null", "access_key: a\nsecret_key:\n", 0o600, ":2: has no value"},
-		{"empty", "", 0o600, "is empty"},
+		{"unknown key", "access_key: a\n" + secret + ": b\n", 0o600, ":2: want access_key, secret_key"},
+		{"not a mapping", secret, 0o600, ":1: want access_key"},
+		{"not YAML", secret + ": [", 0o600, ":1: want access_key"},
+		{"alias", "access_key: a\nsecret_key: *" + secret + "\n", 0o600, "key: want access_key"}, // the parser gives no line
+		{"anchor", "access_key: a\nsecret_key: &" + secret + "\n", 0o600, ":2: want access_key"},
+		{"tag", "access_key: a\nsecret_key: !" + secret + " x\n", 0o600, ":2: want access_key"},
+		{"escape", "access_key: a\nsecret_key: \"" + secret + "\\q\"\n", 0o600, "want access_key"},
+		{"null", "access_key: a\nsecret_key:\n", 0o600, ":2: want access_key"},
+		{"empty", "", 0o600, "key: want access_key"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -95,6 +99,21 @@ func TestBuckets(t *testing.T) {
 	}
 	if err := sys.Close(); err != nil {
 		t.Error(err)
+	}
+
+	bucket := filepath.Join(server.Dir, "bucket-1")
+	if err := os.Rename(bucket, bucket+"-away"); err != nil {
+		t.Fatal(err)
+	}
+	name := c.Repos[0].Pods[0].Stores[1].String()
+	if made, err := Init(t.Context(), c); err == nil || !strings.Contains(hintOf(err), "--replace "+name) || len(made) != 1 {
+		t.Errorf("init without a bucket: %v, %v", made, err)
+	}
+	if _, err := os.Stat(bucket); err == nil {
+		t.Error("the bucket was made")
+	}
+	if made, err := Init(t.Context(), c, name); err != nil || len(made) != 4 || !made[1].New {
+		t.Errorf("init with another bucket: %v, %v", made, err)
 	}
 
 	if err := os.WriteFile(key, []byte("access_key: marfs\nsecret_key: wrong\n"), 0o600); err != nil {

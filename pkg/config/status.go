@@ -5,7 +5,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"marfs/pkg/objfmt"
 )
@@ -17,8 +18,9 @@ type Health string
 const (
 	Healthy     Health = "ok"
 	Unreachable Health = "unreachable" // it does not answer
-	Missing     Health = "missing"     // new, empty or not mounted: init makes it
+	Missing     Health = "missing"     // new, empty or not mounted
 	Wrong       Health = "wrong"       // it answers, but is another's or cannot be used
+	ReadOnly    Health = "read-only"   // its filesystem is mounted so
 )
 
 // StoreStatus is how one store is.
@@ -28,6 +30,8 @@ type StoreStatus struct {
 	Shard     int // by its identity; -1: not known
 	Health    Health
 	Err       error // unless Healthy
+	Total     Size  // of the filesystem of a directory; 0: not known
+	Free      Size  // for users other than root
 }
 
 // NamespaceStatus is how a namespace's metadata directory is.
@@ -50,7 +54,7 @@ func Status(ctx context.Context, cfg *Config) (stores []StoreStatus, spaces []Na
 		}
 		for _, members := range ps.members {
 			for _, m := range members {
-				stores = append(stores, m.status(ps))
+				stores = append(stores, m.status(ctx, ps))
 			}
 		}
 		if err := ps.close(); err != nil {
@@ -63,7 +67,42 @@ func Status(ctx context.Context, cfg *Config) (stores []StoreStatus, spaces []Na
 	return stores, spaces, ctx.Err()
 }
 
-func (m *member) status(ps *pods) StoreStatus {
+// errReadOnly is a filesystem that is mounted so, or that the kernel has made so
+// after errors.
+var errReadOnly = errors.New("the filesystem is read-only")
+
+// room is what a filesystem says of itself.
+type room struct {
+	total, free Size
+	readOnly    bool
+}
+
+func roomOf(dir string) (room, error) {
+	var f unix.Statfs_t
+	if err := unix.Statfs(dir, &f); err != nil {
+		return room{}, &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return room{Size(f.Blocks) * Size(f.Bsize), Size(f.Bavail) * Size(f.Bsize), f.Flags&unix.ST_RDONLY != 0}, nil
+}
+
+func (m *member) status(ctx context.Context, ps *pods) StoreStatus {
+	s := m.health(ps)
+	if m.spec.S3 != nil || m.Store.Store == nil {
+		return s
+	}
+	r, err := patiently(ctx, func() (room, error) { return roomOf(m.spec.Dir) })
+	s.Total, s.Free = r.total, r.free
+	switch {
+	case s.Health != Healthy:
+	case err != nil:
+		s.Health, s.Err = Unreachable, err
+	case r.readOnly:
+		s.Health, s.Err = ReadOnly, errReadOnly
+	}
+	return s
+}
+
+func (m *member) health(ps *pods) StoreStatus {
 	s := StoreStatus{Repo: ps.repo.Name, Pod: m.pod.Name, Store: m.Name, Shard: -1, Err: m.err}
 	switch {
 	case m.fail != nil:
@@ -82,30 +121,37 @@ func (m *member) status(ps *pods) StoreStatus {
 
 func (n *Namespace) status(ctx context.Context) NamespaceStatus {
 	s := NamespaceStatus{Name: n.Name, Path: n.Path, Metadata: n.Metadata[0]}
-	var room syscall.Statfs_t
-	marker, err := patiently(ctx, func() (objfmt.Marker, error) {
-		if err := syscall.Statfs(s.Metadata, &room); err != nil {
-			return objfmt.Marker{}, err
+	type found struct {
+		room
+		objfmt.Marker
+	}
+	have, err := patiently(ctx, func() (f found, err error) {
+		if f.room, err = roomOf(s.Metadata); err != nil {
+			return f, err
+		}
+		if _, err := isNew(s.Metadata); err != nil {
+			return f, err
 		}
 		text, err := readLimited(filepath.Join(s.Metadata, markerFile))
-		if err != nil {
-			return objfmt.Marker{}, err
+		if err == nil {
+			f.Marker, err = objfmt.ParseMarker(text)
 		}
-		return objfmt.ParseMarker(text)
+		return f, err
 	})
+	s.Total, s.Free = have.total, have.free
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		s.Health, s.Err = Missing, errors.New("there is no "+markerFile+": it is new, empty or not mounted")
 	case isAway(err):
 		s.Health, s.Err = Unreachable, err
-		return s // room may still be written to
 	case err != nil:
 		s.Health, s.Err = Wrong, err
-	case marker.Namespace != n.Name:
-		s.Health, s.Err = Wrong, errors.New("it belongs to namespace "+marker.Namespace)
+	case have.Namespace != n.Name:
+		s.Health, s.Err = Wrong, errors.New("it belongs to namespace "+have.Namespace)
+	case have.readOnly:
+		s.Health, s.Err = ReadOnly, errReadOnly
 	default:
 		s.Health = Healthy
 	}
-	s.Total, s.Free = Size(room.Blocks)*Size(room.Bsize), Size(room.Bavail)*Size(room.Bsize)
 	return s
 }

@@ -153,7 +153,7 @@ func (l *late) letGo() {
 	}
 	l.cause = st.lost()
 	l.log.Warn("store is not used any more", "error", l.cause,
-		"hint", "if a disk was replaced, run marfsctl init; it is used again when it has its identity")
+		"hint", "mount it; if a disk was replaced, run marfsctl init --replace STORE: it is used again when it has its identity")
 	l.store.Store(nil)
 	_ = closeStore(st.Store)
 }

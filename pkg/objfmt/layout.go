@@ -41,10 +41,10 @@ func (g Geometry) StoredBlock() int { return g.Block + g.Block/g.Cell()*SumSize 
 
 // Validate refuses geometries that no object can have.
 func (g Geometry) Validate() error {
-	if g.Data < 1 || g.Parity < 0 || g.Data > maxShards || g.Parity > maxShards || g.Shards() > maxShards {
-		return fmt.Errorf("%w: geometry %d+%d: want at least 1 data shard and at most %d shards", ErrFormat, g.Data, g.Parity, maxShards)
+	if g.Data < 1 || g.Parity < 0 || g.Data > MaxShards || g.Parity > MaxShards || g.Shards() > MaxShards {
+		return fmt.Errorf("%w: geometry %d+%d: want at least 1 data shard and at most %d shards", ErrFormat, g.Data, g.Parity, MaxShards)
 	}
-	if g.Block < BlockUnit || g.Block > maxBlock || g.Block%BlockUnit != 0 || g.Block > CellSize && g.Block%CellSize != 0 {
+	if g.Block < BlockUnit || g.Block > MaxBlock || g.Block%BlockUnit != 0 || g.Block > CellSize && g.Block%CellSize != 0 {
 		return fmt.Errorf("%w: block size %d: want a multiple of %d, and of %d when larger", ErrFormat, g.Block, BlockUnit, CellSize)
 	}
 	return nil

@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// maxShards bounds N+E: what Reed-Solomon over bytes can do.
-const maxShards = 256
+// MaxShards bounds N+E: what Reed-Solomon over bytes can do.
+const MaxShards = 256
 
-// maxBlock bounds the block size of a geometry, and so what a reader must hold.
-const maxBlock = 1 << 30
+// MaxBlock bounds the block size of a geometry, and so what a reader must hold.
+const MaxBlock = 1 << 30
 
 // checkRef refuses references that no complete write can have made.
 func checkRef(r ObjectRef) error {

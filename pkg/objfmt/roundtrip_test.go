@@ -39,7 +39,7 @@ func genBytes(limit int) *rapid.Generator[string] {
 
 func genRef(chunk uint32) *rapid.Generator[ObjectRef] {
 	return rapid.Custom(func(t *rapid.T) ObjectRef {
-		data := rapid.IntRange(1, maxShards).Draw(t, "data")
+		data := rapid.IntRange(1, MaxShards).Draw(t, "data")
 		return ObjectRef{
 			Object: ObjectID(genID().Draw(t, "object")),
 			Chunk:  rapid.Uint32Range(0, chunk).Draw(t, "chunk"),
@@ -48,8 +48,8 @@ func genRef(chunk uint32) *rapid.Generator[ObjectRef] {
 				Pod:  genName().Draw(t, "pod"),
 				Geometry: Geometry{
 					Data:   data,
-					Parity: rapid.IntRange(0, maxShards-data).Draw(t, "parity"),
-					Block:  CellSize * rapid.IntRange(1, maxBlock/CellSize).Draw(t, "block"),
+					Parity: rapid.IntRange(0, MaxShards-data).Draw(t, "parity"),
+					Block:  CellSize * rapid.IntRange(1, MaxBlock/CellSize).Draw(t, "block"),
 				},
 				WriteID: genID().Draw(t, "write"),
 				Size:    rapid.Int64Range(1, MaxObject).Draw(t, "object size"),
@@ -240,7 +240,7 @@ func roundTrip[T encoder](gen *rapid.Generator[T], parse func([]byte) (T, error)
 func TestSlotFits(t *testing.T) {
 	name := strings.Repeat("n", maxName)
 	ref := ObjectRef{Object: sampleObject, Chunk: math.MaxUint32, Layout: Layout{
-		Repo: name, Pod: name, Geometry: Geometry{Data: 128, Parity: 128, Block: maxBlock}, WriteID: sampleID(1), Size: MaxObject,
+		Repo: name, Pod: name, Geometry: Geometry{Data: 128, Parity: 128, Block: MaxBlock}, WriteID: sampleID(1), Size: MaxObject,
 	}}
 	packed := ref
 	packed.Chunk = 0

@@ -153,7 +153,9 @@ func (c *Config) fill() error {
 	return nil
 }
 
-// leastMemory is what one writer, one read and one repair of it need.
+// LeastMemory is what one writer, one read and one repair of it need.
+func LeastMemory(g objfmt.Geometry) int64 { return leastMemory(g) }
+
 func leastMemory(g objfmt.Geometry) int64 {
 	return max(2*ladder(g)[0].memory(g), 4*rowMemory(g.Shards(), 2, g.Cell()))
 }

@@ -139,6 +139,23 @@ func keysOf(t *testing.T, s *Store) (keys []string) {
 }
 
 // A key that is a directory of others, or below another, is a caller's mistake.
+func TestContent(t *testing.T) {
+	for name, want := range map[string]string{"": "", tempDir: "", "lost+found": "", "ns": "ns", "Photos 1": "Photos 1", ".hidden": ".hidden"} {
+		dir := t.TempDir()
+		must(t, os.MkdirAll(filepath.Join(dir, name), 0o700))
+		if have, err := open(t, dir, Options{}).Content(t.Context()); have != want || err != nil {
+			t.Errorf("%q: have %q, %v", name, have, err)
+		}
+	}
+	dir := t.TempDir()
+	for _, name := range []string{tempDir, "lost+found", "Thesis.TEX"} {
+		must(t, os.Mkdir(filepath.Join(dir, name), 0o700))
+	}
+	if have, err := open(t, dir, Options{}).Content(t.Context()); have != "Thesis.TEX" || err != nil {
+		t.Errorf("have %q, %v", have, err)
+	}
+}
+
 func TestKeyBelowKey(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	put(t, s, "a/b", "x")

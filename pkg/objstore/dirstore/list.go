@@ -189,3 +189,30 @@ func (w *walk) fail(dir string, err error) bool {
 	w.yield(objstore.Info{}, failed("list", dir, err))
 	return false
 }
+
+// Content returns the name of one thing in the directory, or "" when there is
+// nothing: unlike List it sees also what is no object. What makes no difference
+// is our own directory of temporary files and the lost+found of a filesystem.
+func (s *Store) Content(ctx context.Context) (name string, err error) {
+	name, err = call(ctx, s, 0, func(context.Context) (string, error) {
+		d, err := s.root.Open(".")
+		if err != nil {
+			return "", err
+		}
+		defer d.Close()
+		names, err := d.Readdirnames(3) // so one of them is neither
+		if err != nil && !errors.Is(err, io.EOF) {
+			return "", err
+		}
+		for _, name := range names {
+			if name != tempDir && name != "lost+found" {
+				return name, nil
+			}
+		}
+		return "", nil
+	}, nil)
+	if err != nil {
+		return "", failed("list", "", err)
+	}
+	return name, nil
+}

@@ -69,6 +69,20 @@ func (s *Store) page(ctx context.Context, prefix, start string) (page []objstore
 	return page, vanished(err)
 }
 
+// Content returns the key of one object in the bucket, or "" when there is none:
+// unlike List it sees also what is no key of ours.
+func (s *Store) Content(ctx context.Context) (key string, err error) {
+	err = s.call(ctx, 0, func(ctx context.Context) error {
+		key = ""
+		for o := range s.core.ListObjectsIter(ctx, s.cfg.Bucket, minio.ListObjectsOptions{MaxKeys: 1, Recursive: true, FetchOwner: new(bool)}) {
+			key = o.Key
+			return o.Err
+		}
+		return ctx.Err() // the sequence just ends then
+	})
+	return key, s.failed("list", "", err)
+}
+
 // keyLength returns how many bytes at the start of s could be a key's.
 func keyLength(s string) int {
 	for i := range len(s) {

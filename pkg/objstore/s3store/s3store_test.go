@@ -2,7 +2,10 @@ package s3store_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -35,6 +38,23 @@ func open(t *testing.T, cfg s3store.Config) *s3store.Store {
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	return s
+}
+
+func TestContent(t *testing.T) {
+	server := testenv.StartS3(t, "bucket")
+	s := open(t, config(server, "bucket"))
+	if have, err := s.Content(t.Context()); have != "" || err != nil {
+		t.Errorf("empty bucket: have %q, %v", have, err)
+	}
+	if err := os.WriteFile(filepath.Join(server.Dir, "bucket", "IMG 1.JPG"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if have, err := s.Content(t.Context()); have != "IMG 1.JPG" || err != nil {
+		t.Errorf("somebody's bucket: have %q, %v", have, err)
+	}
+	if have, err := open(t, config(server, "nobucket")).Content(t.Context()); !errors.Is(err, objstore.ErrUnavailable) {
+		t.Errorf("no bucket: have %q, %v", have, err)
+	}
 }
 
 func TestConformance(t *testing.T) {
