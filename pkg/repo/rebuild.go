@@ -192,7 +192,7 @@ func (b *rebuild) abandon(err error) {
 		p.stalled.Reset(abortWait)
 	}
 	for _, p := range b.puts {
-		<-p.done
+		_ = p.wait() // it failed of err
 	}
 }
 
@@ -206,10 +206,16 @@ func (b *rebuild) end() error {
 	}
 	errs := make([]error, len(b.puts))
 	for i, p := range b.puts {
-		if err := <-p.done; err != nil {
+		if err := p.wait(); err != nil {
 			errs[i] = fmt.Errorf("store %s: shard %d: %w", p.store.Name, p.shard, err)
 		}
-		p.stalled.Stop()
 	}
 	return join(errs...)
+}
+
+// wait returns how the Put ended.
+func (p *put) wait() error {
+	err := <-p.done
+	p.stalled.Stop()
+	return err
 }
