@@ -75,11 +75,13 @@ type Store interface {
 }
 
 // Peeker is what a reader of Get may be besides: one whose bytes lie in memory
-// already, so that they need not be copied to be looked at. Both are bufio.Reader's.
+// already, so that they need not be copied to be looked at. (A bufio.Reader is
+// none: its Peek fails where fewer bytes are left.)
 type Peeker interface {
 	// Peek returns the next n bytes, or fewer if they do not lie together; they are
 	// good until the next call of the reader. Fewer is no error.
 	Peek(n int) ([]byte, error)
+	// Discard takes n bytes that Peek has returned.
 	Discard(n int) (int, error)
 }
 
