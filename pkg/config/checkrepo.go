@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"marfs/pkg/objfmt"
+	"marfs/pkg/repo"
 )
 
 // Limits of a repo's chunks; those of its geometry are objfmt's.
@@ -71,7 +72,7 @@ func (k *checker) geometry(key string, r *Repo) {
 		return
 	}
 	if !k.given(key + ".min_write") {
-		r.MinWrite = r.minWrite()
+		r.MinWrite = repo.DefaultMinWrite(r.geometry())
 		return
 	}
 	least := r.Data + min(r.Parity, 1)

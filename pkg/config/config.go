@@ -242,15 +242,6 @@ func (l Log) Logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, o))
 }
 
-// minWrite is the default of Repo.MinWrite: with two or more parity shards one
-// store may be down without stopping writers, and redundancy is still left.
-func (r *Repo) minWrite() int {
-	if r.Parity >= 2 {
-		return r.Data + r.Parity - 1
-	}
-	return r.Data + r.Parity
-}
-
 // placements is where the namespace's files go, whichever way it was written.
 func (n *Namespace) placements() []Placement {
 	if len(n.Placement) > 0 {

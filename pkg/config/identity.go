@@ -292,17 +292,17 @@ func inOrder(members []*member) []*member {
 // stores returns what the repo is made of: the pod's stores in the order of their
 // shards. One that was not reached or is empty is away for now.
 func (ps *pods) stores(members []*member, log *slog.Logger) (out []repo.Store) {
-	var missing []Store
+	var missing []*candidate
 	for _, m := range members {
 		if !m.known() {
-			missing = append(missing, m.spec)
+			missing = append(missing, newCandidate(m.spec))
 		}
 	}
 	for i, m := range inOrder(members) {
-		l := &late{want: ps.identity(m.pod, i), candidates: []Store{m.spec},
+		l := &late{want: ps.identity(m.pod, i), candidates: []*candidate{newCandidate(m.spec)},
 			log: log.With("repo", ps.repo.Name, "pod", m.pod.Name, "shard", i)}
 		if m.known() {
-			l.store.Store(&reached{m.Store.Store})
+			l.store.Store(&reached{m.Store.Store, m.Name})
 		} else {
 			l.candidates, l.cause, l.tried = missing, m.err, time.Now()
 			if m.state == empty {

@@ -139,8 +139,7 @@ func TestDefaults(t *testing.T) {
 
 func TestMinWriteDefault(t *testing.T) {
 	for _, c := range []struct{ data, parity, want int }{{1, 0, 1}, {4, 0, 4}, {2, 1, 3}, {4, 2, 5}, {10, 4, 13}} {
-		r := Repo{Data: c.data, Parity: c.parity}
-		if have := r.minWrite(); have != c.want {
+		if have := newSite(t, c.data, c.parity).config(t).Repos[0].MinWrite; have != c.want {
 			t.Errorf("%d+%d: have %d, want %d", c.data, c.parity, have, c.want)
 		}
 	}

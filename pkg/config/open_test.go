@@ -866,7 +866,6 @@ func TestAcceptedGeometriesMakeRepos(t *testing.T) {
 			_, err := repo.New(repo.Config{
 				Name:     r.Name,
 				Geometry: r.geometry(),
-				MinWrite: r.minWrite(),
 				Memory:   repo.LeastMemory(r.geometry()),
 				Pods:     []repo.Pod{{Name: "p", Weight: 1, Stores: make([]repo.Store, g.data+g.parity)}},
 			})

@@ -8,9 +8,11 @@ import (
 	"io/fs"
 	"iter"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"marfs/pkg/objfmt"
@@ -88,6 +90,80 @@ func (s Store) create(ctx context.Context) error {
 	return dirstore.Create(s.Dir)
 }
 
+// candidate is a store of the configuration that may be one that is missing. The
+// late stores of a pod share them.
+type candidate struct {
+	spec Store
+	open func(ctx context.Context) (objstore.Store, objfmt.StoreIdentity, error) // may never return
+	turn chan struct{}                                                           // holds an element while an attempt lasts
+}
+
+func newCandidate(spec Store) *candidate {
+	return &candidate{spec: spec, open: spec.probe, turn: make(chan struct{}, 1)}
+}
+
+// take returns the store if its identity is want. An attempt that is stuck in the
+// kernel is left behind and keeps others from starting, so there is never more than
+// one: each holds a thread.
+func (c *candidate) take(ctx context.Context, want objfmt.StoreIdentity) (objstore.Store, error) {
+	select {
+	case c.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: no answer since an earlier attempt", objstore.ErrUnavailable)
+	}
+	return patiently(ctx, func() (objstore.Store, error) {
+		defer func() { <-c.turn }()
+		st, id, err := c.open(ctx)
+		switch {
+		case err != nil:
+			return nil, err
+		case id != want:
+			err = fmt.Errorf("%s: %w: it holds shard %d of repo %s, pod %s", c.spec, errForeign, id.Index, id.Repo, id.Pod)
+		case ctx.Err() != nil: // nobody waits for it any more
+			err = ctx.Err()
+		default:
+			return st, nil
+		}
+		return nil, errors.Join(err, closeStore(st))
+	})
+}
+
+// probe opens a store and reads its identity.
+func (s Store) probe(ctx context.Context) (objstore.Store, objfmt.StoreIdentity, error) {
+	if s.S3 == nil {
+		s.awaitAnswer()
+	}
+	st, err := s.connect(ctx)
+	if err != nil {
+		return nil, objfmt.StoreIdentity{}, err
+	}
+	id, err := readIdentity(ctx, st)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%s: %w", s, errNoIdentity)
+		}
+		_ = closeStore(st) // nothing was written
+		return nil, id, err
+	}
+	return st, id, nil
+}
+
+// awaitAnswer returns when the directory has answered, be it with an error: never
+// on a dead server, where what a store leaves behind could not be told from here.
+func (s Store) awaitAnswer() {
+	root, err := os.OpenRoot(s.Dir)
+	if err != nil {
+		return
+	}
+	defer root.Close()
+	f, err := root.OpenFile(objfmt.StoreIdentityKey, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	_, _ = f.Read(make([]byte, 1))
+}
+
 // lateRetry is the least time between two attempts to reach a store that is away.
 const lateRetry = 5 * time.Second
 
@@ -97,17 +173,22 @@ const lateRetry = 5 * time.Second
 // lost (see package dirstore): a disk was replaced.
 type late struct {
 	want       objfmt.StoreIdentity
-	candidates []Store
+	candidates []*candidate
 	log        *slog.Logger
 
-	store atomic.Pointer[reached]
-	mu    sync.Mutex // held while trying; guards what follows
-	cause error      // why there is no store
-	tried time.Time
+	store  atomic.Pointer[reached]
+	mu     sync.Mutex         // guards what follows
+	stop   context.CancelFunc // ends the attempt under way; nil: none is
+	cause  error              // why there is no store
+	tried  time.Time
+	closed bool
 }
 
 // reached is a store behind an interface, for an atomic pointer.
-type reached struct{ objstore.Store }
+type reached struct {
+	objstore.Store
+	name string
+}
 
 var (
 	_ objstore.Store   = (*late)(nil)
@@ -122,27 +203,61 @@ func (r *reached) lost() error {
 	return nil
 }
 
-// get returns the store, or tries to reach it. Only one caller tries, once in a
-// while; the others do not wait for it.
+// get returns the store, or tries to reach it. Only one caller waits for an
+// attempt, once in a while; and when it leaves, the attempt goes on: calls are
+// cancelled as soon as other shards have answered.
 func (l *late) get(ctx context.Context) (objstore.Store, error) {
 	if st := l.store.Load(); st != nil && st.lost() == nil {
 		return st.Store, nil
 	}
-	if !l.mu.TryLock() {
-		return nil, fmt.Errorf("%w: being tried", objstore.ErrUnavailable)
+	select {
+	case <-l.attempt(ctx):
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
+	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.letGo()
-	if l.store.Load() == nil && time.Since(l.tried) >= lateRetry {
-		l.try(ctx)
-		l.tried = time.Now()
-	}
 	if st := l.store.Load(); st != nil {
 		return st.Store, nil
 	}
 	// Not %w: what is wrong with the store, such as that its identity does not
 	// exist, is not what is wrong with the object of the call.
 	return nil, fmt.Errorf("%w: %s", objstore.ErrUnavailable, l.cause.Error())
+}
+
+// attempt starts one if it is time, and returns what is closed at its end.
+func (l *late) attempt(ctx context.Context) <-chan struct{} {
+	done := make(chan struct{})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.letGo()
+	if l.closed || l.stop != nil || l.store.Load() != nil || time.Since(l.tried) < lateRetry {
+		close(done)
+		return done
+	}
+	ctx, l.stop = context.WithTimeout(context.WithoutCancel(ctx), connectDeadline)
+	go func() {
+		defer close(done)
+		l.settle(l.try(ctx))
+	}()
+	return done
+}
+
+// settle ends an attempt.
+func (l *late) settle(st *reached, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stop()
+	l.stop, l.tried = nil, time.Now()
+	switch {
+	case err != nil:
+		l.cause = err
+	case l.closed:
+		_ = closeStore(st.Store) // nothing was written
+	default:
+		l.store.Store(st)
+		l.log.Info("store taken into use", "store", st.name)
+	}
 }
 
 // letGo forgets a store that is lost.
@@ -158,35 +273,44 @@ func (l *late) letGo() {
 	_ = closeStore(st.Store)
 }
 
-// try looks for the store among the candidates.
-func (l *late) try(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, connectDeadline)
+// try looks for the store among the candidates, all at the same time: one that does
+// not answer must not hide the others.
+func (l *late) try(ctx context.Context) (found *reached, err error) {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	for _, spec := range l.candidates {
-		st, err := spec.connect(ctx)
-		if err != nil {
-			l.cause = err
-			continue
-		}
-		id, err := readIdentity(ctx, st)
-		if err == nil && id == l.want {
-			l.store.Store(&reached{st})
-			l.log.Info("store taken into use", "store", spec.String())
-			return
-		}
-		switch {
-		case err == nil:
-			err = fmt.Errorf("%s: %w: it holds shard %d of repo %s, pod %s", spec, errForeign, id.Index, id.Repo, id.Pod)
-		case errors.Is(err, fs.ErrNotExist):
-			err = fmt.Errorf("%s: %w", spec, errNoIdentity)
-		}
-		l.cause = err
-		_ = closeStore(st) // nothing was written
+	var mu sync.Mutex // guards what is returned
+	var all sync.WaitGroup
+	for _, c := range l.candidates {
+		all.Go(func() {
+			st, why := c.take(ctx, l.want)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case why != nil:
+				err = why
+			case found != nil:
+				_ = closeStore(st) // a copy
+			default:
+				found = &reached{st, c.spec.String()}
+				cancel()
+			}
+		})
 	}
+	all.Wait()
+	if found != nil {
+		return found, nil
+	}
+	return nil, err
 }
 
 // Close closes the store if it was reached.
 func (l *late) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	if l.stop != nil {
+		l.stop()
+	}
 	if st := l.store.Load(); st != nil {
 		return closeStore(st.Store)
 	}

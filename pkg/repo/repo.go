@@ -130,10 +130,7 @@ func (c *Config) fill() error {
 		return err
 	}
 	if c.MinWrite == 0 {
-		c.MinWrite = g.Shards()
-		if g.Parity >= 2 {
-			c.MinWrite--
-		}
+		c.MinWrite = DefaultMinWrite(g)
 	}
 	if c.MinWrite < g.Data || c.MinWrite > g.Shards() {
 		return fmt.Errorf("min_write %d: want %d to %d for %d+%d", c.MinWrite, g.Data, g.Shards(), g.Data, g.Parity)
@@ -151,6 +148,15 @@ func (c *Config) fill() error {
 		return errors.New("no pods")
 	}
 	return nil
+}
+
+// DefaultMinWrite is Config.MinWrite when nothing is said: with two or more parity
+// shards one store may be down without stopping writers, and redundancy is still left.
+func DefaultMinWrite(g objfmt.Geometry) int {
+	if g.Parity >= 2 {
+		return g.Shards() - 1
+	}
+	return g.Shards()
 }
 
 // LeastMemory is what one writer, one read and one repair of it need.
