@@ -234,13 +234,14 @@ func (v *victim) removed() error {
 	if v.rec.Kind == objfmt.RecordFile {
 		return v.recheck()
 	}
-	if v.rec.Kind != "" || v.fl.id.IsZero() {
+	if v.rec.Kind != "" {
 		return nil
 	}
 	s, _, err := v.fl.newest()
-	if err != nil {
+	if err != nil || s.Gen == 0 {
 		return err
 	}
+	v.fl.id, v.rec.File = s.File, s.File // somebody may have given it an identity, and a home
 	if committed(s) {
 		v.rec.Kind = objfmt.RecordFile
 		_, err = v.f.putTrash(v.rec, false)
