@@ -66,8 +66,8 @@ func TestCreateOpenedBeforeFirstSlot(t *testing.T) {
 func TestOpenHeals(t *testing.T) {
 	w := newWorld(t)
 	fl := w.file("f", "hello")
+	w.must(w.replace(w.FS, fl, "other"))
 	w.must(w.in(fanned(stagedName, fl.id), func(d mdfs.Dir) error { return d.Remove(fl.id.String()) }))
-	w.must(w.replace(w.FS, fl, "other")) // leaves its record: there is no home
 	w.must(fl.inode.Truncate(77))
 	again, err := w.Open(ctx, w.Tree(), "f")
 	w.must(err)

@@ -105,6 +105,43 @@ func TestUnlinkOfHardLinks(t *testing.T) {
 	}
 }
 
+// What has names and no home looks deleted to recovery and gc: nothing may be
+// published in it.
+func TestLinkWithoutHome(t *testing.T) {
+	w := newWorld(t)
+	orphan := func(name string) {
+		in, err := w.Tree().OpenFile(name, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR, 0o644)
+		w.must(err)
+		in.Close()
+	}
+	orphan("a")
+	w.must(w.Link(ctx, me("b"), w.Tree(), "a", w.Tree(), "b"))
+	fl, err := w.Open(ctx, w.Tree(), "b")
+	w.must(err)
+	defer fl.Close()
+	w.wantHome(fl.ID(), stagedName)
+	_, err = w.stream(w.FS, fl, 10)
+	w.must(err)
+
+	orphan("c")
+	w.must(w.Tree().Link("c", w.Tree(), "d")) // behind the back of the protocol
+	two, err := w.Open(ctx, w.Tree(), "c")
+	w.must(err)
+	defer two.Close()
+	_, err = w.stream(w.FS, two, 10)
+	wantErrno(t, err, syscall.ESTALE)
+	w.must(w.Tree().Remove("d"))
+	one, err := w.Open(ctx, w.Tree(), "c")
+	w.must(err)
+	defer one.Close()
+	_, err = w.stream(w.FS, one, 10)
+	w.must(err)
+	w.must(w.Recover(ctx, nil))
+	if w.store.len() != 2 {
+		t.Errorf("%d objects, want 2", w.store.len())
+	}
+}
+
 func TestRenameOver(t *testing.T) {
 	w := newWorld(t)
 	w.file("a", "aaa")

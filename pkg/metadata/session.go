@@ -44,6 +44,7 @@ var errEnded = fmt.Errorf("session has ended: %w", syscall.EBADF)
 // Begin starts a session that replaces the content of fl: its work record is
 // durable when Begin returns. base is the slot the session starts from; if it is
 // open by another session the file is busy (EBUSY), unless base is fl's own first slot.
+// ESTALE: the file has names and no home.
 func (f *FS) Begin(ctx context.Context, fl *File, who Who, base objfmt.Slot) (*Session, error) {
 	return f.begin(ctx, fl, who, fl.created, base)
 }
@@ -90,6 +91,9 @@ func (f *FS) newSessionOf(ctx context.Context, fl *File, who Who, own objfmt.ID,
 		s.ID, s.count = own, ownContents // it goes on, with a record from now
 	case Busy(base):
 		return nil, fmt.Errorf("open by session %s: %w", base.Session, syscall.EBUSY)
+	}
+	if err := fl.mayHaveHome(); err != nil {
+		return nil, err
 	}
 	fl.used.Store(true)
 	f.setLive(s.ID, true)

@@ -35,6 +35,7 @@ type world struct {
 	chunk  int64
 	ahead  int64 // namespace.Options.ReadAhead
 	perms  namespace.Perm
+	last   *metadata.FS // of the node that was made last
 }
 
 const allPerms = namespace.RM | namespace.WM | namespace.RD | namespace.WD | namespace.UD | namespace.TD
@@ -107,6 +108,7 @@ func (w *world) node(name string) *namespace.FS {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.last = m
 	f, err := namespace.New(namespace.Options{
 		Log:       slog.New(slog.NewTextHandler(io.Discard, nil)),
 		ReadAhead: w.ahead,
@@ -567,6 +569,30 @@ func TestNamesAndLinks(t *testing.T) {
 	if _, err := root.Getxattr(ctx, me, "", "system.posix_acl_access"); !errors.Is(err, syscall.ENODATA) {
 		t.Errorf("ACL of the root above the namespaces: %v", err)
 	}
+}
+
+// A creator that is killed before its file has a home leaves a file that recovery
+// takes for deleted. One more name must not make it look as if it had a home.
+func TestLinkOfAFileWithoutHome(t *testing.T) {
+	w := newWorld(t)
+	n := w.node("a")
+	d := dir(t, n, "/proj")
+	if err := os.WriteFile(filepath.Join(w.meta, "tree", "f"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := d.Link(ctx, me, "f", d, "g"); err != nil || a.Nlink != 2 {
+		t.Fatalf("link: nlink %d, %v", a.Nlink, err)
+	}
+	want := random(1, chunkSize)
+	f := open(t, d, "f", syscall.O_WRONLY|syscall.O_TRUNC)
+	write(t, f, 0, want)
+	if err := errors.Join(f.Flush(ctx), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.last.Recover(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "after recovery", get(t, d, "g"), want)
 }
 
 func TestAReaderOfADeletedFileGoesOnReading(t *testing.T) {

@@ -66,7 +66,7 @@ var pairs = []string{
 	"packed/repack,stream", "packed/repack,gc", "packed/release,touch", "packed/release,change", "released/read,repack",
 	"trashed/restore,gc", "trashed/restore,restore", "trashedtwice/restore,gc",
 	"versioned/restorever,gc", "versioned/restorever,change", "versioned/stream,gc", "versionedpacked/gc,repack", "versionedown/restorever,gc",
-	"linked/renamelink,unlink", "linked/unlink,change", "dir/rmdir,mkin",
+	"homeless/link,stream", "homeless/linkstream,fence", "homeless/linkstream,unlink", "linked/renamelink,unlink", "linked/unlink,change", "dir/rmdir,mkin",
 }
 
 func TestPairs(t *testing.T) {
