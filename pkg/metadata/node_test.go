@@ -2,6 +2,7 @@ package metadata
 
 import (
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -204,6 +205,40 @@ func TestSweepOfGC(t *testing.T) {
 	w.wantNothingDead()
 	if w.store.len() != 0 {
 		t.Error("the object stayed")
+	}
+}
+
+// A restorer of a deletion that died gives its record back, also one whose bytes a
+// power failure has taken, unless the file has a name again.
+func TestRecoverGivesDeletionBack(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		torn, named bool
+		left        int
+	}{{"whole", false, false, 1}, {"torn", true, false, 1}, {"restored", false, true, 0}, {"restored, torn", true, true, 0}} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			fl := w.file("f", "x")
+			if c.named {
+				w.must(w.Link(ctx, me("g"), w.Tree(), "f", w.Tree(), "g"))
+			}
+			w.must(w.Unlink(ctx, me("f"), w.Tree(), "f"))
+			ref := w.trash()[0]
+			taken := filepath.Join(w.root, workName, "dead", ref.Name+".01020304")
+			w.must(os.Mkdir(filepath.Dir(taken), 0o700))
+			w.must(os.Rename(filepath.Join(w.root, ref.dir(), ref.Name), taken))
+			if c.torn {
+				w.must(os.Truncate(taken, 0))
+			}
+			w.must(w.Recover(ctx, nil))
+			w.wantNothingDead()
+			refs := w.trash()
+			if len(refs) != c.left || c.left > 0 && refs[0] != ref {
+				t.Fatalf("trash %v, want %d of %v", refs, c.left, ref)
+			}
+			w.expire()
+			w.wantHome(fl.ID(), map[bool]string{true: stagedName}[c.named])
+		})
 	}
 }
 

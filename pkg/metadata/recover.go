@@ -21,6 +21,9 @@ import (
 // can succeed, and only then what nothing names is deleted. The record stays in
 // dead/, and [FS.Sweep] deletes again what an upload on its way may bring.
 func (f *FS) RecoverWork(ctx context.Context, node, name string) error {
+	if ref, _, ok := strings.Cut(name, "."); ok {
+		return f.recoverRestore(ctx, node, name, ref)
+	}
 	err := f.in(workName+"/"+node, func(d mdfs.Dir) error {
 		return f.in(deadName, func(dead mdfs.Dir) error {
 			return rename(stepTake, d, name, dead, deadWork+name, 0)
@@ -48,8 +51,6 @@ func (f *FS) settleWork(ctx context.Context, name string, last bool) error {
 	switch r.Kind {
 	case objfmt.RecordWork:
 		err = f.settleSession(ctx, r)
-	case objfmt.RecordFile, objfmt.RecordDir, objfmt.RecordSymlink, objfmt.RecordSpecial:
-		return f.returnDeletion(ctx, name, r)
 	default:
 		err = fmt.Errorf("%s: a record of kind %q: %w", name, r.Kind, objfmt.ErrFormat)
 	}

@@ -32,7 +32,7 @@ func (f *FS) Restore(ctx context.Context, who Who, ref TrashRef, dir mdfs.Dir, n
 		return err
 	}
 	if err := f.remake(who, taken, dir, name); err != nil {
-		return errors.Join(err, f.returnRef(taken, ref))
+		return errors.Join(err, f.returnRef(f.o.Node, taken, ref))
 	}
 	if err := syncDir(stepRestore, dir); err != nil { // [D]: the record goes now
 		return err
@@ -42,8 +42,8 @@ func (f *FS) Restore(ctx context.Context, who Who, ref TrashRef, dir mdfs.Dir, n
 
 // returnRef puts a record back that was taken for a restore which made nothing:
 // whatever names the file has now, an unlink that is going on may need the record.
-func (f *FS) returnRef(taken string, ref TrashRef) error {
-	err := f.in(workName+"/"+f.o.Node, func(work mdfs.Dir) error {
+func (f *FS) returnRef(node, taken string, ref TrashRef) error {
+	err := f.in(workName+"/"+node, func(work mdfs.Dir) error {
 		return f.inMade(ref.dir(), func(d mdfs.Dir) error {
 			return rename(stepPutBack, work, taken, d, ref.Name, 0)
 		})
@@ -126,10 +126,31 @@ func restoreAttrs(r objfmt.Record, dir mdfs.Dir, name string) error {
 	})
 }
 
-// returnDeletion puts a taken record of a removal back into trash/, unless the
-// file has a name again: then the restore was done.
-func (f *FS) returnDeletion(ctx context.Context, name string, r objfmt.Record) error {
+// recoverRestore ends a restore of a removal that did not come to its end: the
+// record is dropped when the file has a name again, and else goes back to where it
+// was taken from, by one rename, so that at no moment it is where no user and no
+// gc would find it. It never waits in dead/: nothing of a restore can arrive late.
+// A name that is removed after the look has a record of its own, and one that is
+// made then keeps gc from acting by this one.
+func (f *FS) recoverRestore(ctx context.Context, node, name, ref string) error {
 	if err := ctx.Err(); err != nil {
+		return err
+	}
+	back := TrashRef{Name: ref}
+	var r objfmt.Record
+	var st mdfs.Stat
+	work := workName + "/" + node
+	err := f.in(work, func(d mdfs.Dir) (err error) {
+		if st, err = d.Lstat(name); err == nil {
+			r, err = readRecord(d, name)
+		}
+		return err
+	})
+	if r, err = f.readable(back, r, &st, err); err != nil {
+		return ignore(err, syscall.ENOENT) // the restore ended, or somebody else has it
+	}
+	back.Day = r.When.UTC().Format(dayFormat)
+	if err := back.valid(); err != nil {
 		return err
 	}
 	if r.Kind == objfmt.RecordFile {
@@ -138,10 +159,10 @@ func (f *FS) returnDeletion(ctx context.Context, name string, r objfmt.Record) e
 			return err
 		}
 		if named {
-			return f.in(deadName, func(d mdfs.Dir) error { return remove(stepDrop, d, name) })
+			return f.in(work, func(d mdfs.Dir) error { return remove(stepDrop, d, name) })
 		}
 	}
-	return f.backToTrash(name, r)
+	return f.returnRef(node, name, back)
 }
 
 // hasNames tells whether a file has a name beside its home.

@@ -64,7 +64,7 @@ var pairs = []string{
 	"nothing/create,fence", "nothing/create,create", "nothing/create,unlink", "nothing/createmulti,fence",
 	"object/stream,fence", "object/multi,change", "object/stream,unlink", "multi/multi,fence", "multi/cut,extend",
 	"packed/repack,stream", "packed/repack,gc", "packed/release,touch", "packed/release,change", "released/read,repack",
-	"trashed/restore,gc", "trashed/restore,restore", "trashedtwice/restore,gc",
+	"trashed/restore,gc", "trashed/restore,restore", "trashedobject/restore,fencegc", "trashedtwice/restore,gc",
 	"versioned/restorever,gc", "versioned/restorever,change", "versioned/stream,gc", "versionedpacked/gc,repack", "versionedown/restorever,gc",
 	"homeless/link,stream", "homeless/linkstream,fence", "homeless/linkstream,unlink", "linked/renamelink,unlink", "linked/unlink,change", "dir/rmdir,mkin",
 }
