@@ -86,19 +86,9 @@ func (f *FS) take(ctx context.Context, ref TrashRef, before time.Time, done *Exp
 	if err := ref.valid(); err != nil {
 		return nil, err
 	}
-	var r objfmt.Record
-	var st mdfs.Stat
-	err := f.in(ref.dir(), func(d mdfs.Dir) (err error) {
-		if st, err = d.Lstat(ref.Name); err == nil {
-			r, err = readRecord(d, ref.Name)
-		}
-		return err
-	})
-	if errors.Is(err, syscall.ENOENT) {
-		return nil, nil
-	}
-	if r, err = f.readable(ref, r, &st, err); err != nil {
-		return nil, err
+	r, err := f.recordAt(ref.dir(), ref.Name, ref.Name)
+	if err != nil {
+		return nil, ignore(err, syscall.ENOENT)
 	}
 	if !r.When.Before(before) {
 		done.Kept++
@@ -106,7 +96,7 @@ func (f *FS) take(ctx context.Context, ref TrashRef, before time.Time, done *Exp
 	}
 	switch r.Kind {
 	case objfmt.RecordFile:
-		return f.takeDeletion(ctx, ref, r, done)
+		return f.takeDeletion(ctx, ref, r, before, done)
 	case objfmt.RecordVersion:
 		return f.takeExpired(ctx, ref, r, before, done)
 	case objfmt.RecordPack:
@@ -116,18 +106,26 @@ func (f *FS) take(ctx context.Context, ref TrashRef, before time.Time, done *Exp
 	return nil, f.dropTrash(stepDrop, ref)
 }
 
-// readable stands in for the record of a removal whose bytes a power failure has
-// taken: the name tells the file, the inode the time. Damage of other records is
-// an error, for fsck.
-func (f *FS) readable(ref TrashRef, r objfmt.Record, st *mdfs.Stat, err error) (objfmt.Record, error) {
+// recordAt reads the record at place/name that was made in trash/ under the name
+// made. A record of a removal whose bytes a power failure has taken is stood in
+// for: the name tells the file, the inode the time. Damage of other records is an
+// error, for fsck.
+func (f *FS) recordAt(place, name, made string) (r objfmt.Record, err error) {
+	var st mdfs.Stat
+	err = f.in(place, func(d mdfs.Dir) (err error) {
+		if st, err = d.Lstat(name); err == nil {
+			r, err = readRecord(d, name)
+		}
+		return err
+	})
 	if err == nil || !errors.Is(err, objfmt.ErrFormat) && !errors.Is(err, objfmt.ErrChecksum) {
 		return r, err
 	}
-	id, e := objfmt.ParseID(ref.Name[:min(32, len(ref.Name))])
+	id, e := objfmt.ParseID(made[:min(32, len(made))])
 	if e != nil {
 		return r, err
 	}
-	return objfmt.Record{Kind: objfmt.RecordFile, File: id, When: mtimeOf(st)}, nil
+	return objfmt.Record{Kind: objfmt.RecordFile, File: id, When: mtimeOf(&st)}, nil
 }
 
 // deletion is a file without names, its home and its record in dead/.
@@ -139,7 +137,7 @@ type deletion struct {
 // takeDeletion takes the record of a removed name, and then the home, if that was
 // the last name. The link count is read before the home is taken, to leave files
 // with names alone, and again after: a restore may have linked the home in between.
-func (f *FS) takeDeletion(ctx context.Context, ref TrashRef, r objfmt.Record, done *Expired) (doomed, error) {
+func (f *FS) takeDeletion(ctx context.Context, ref TrashRef, r objfmt.Record, before time.Time, done *Expired) (doomed, error) {
 	looked, err := f.lookFirst(r.File)
 	if err != nil {
 		return nil, err
@@ -155,7 +153,7 @@ func (f *FS) takeDeletion(ctx context.Context, ref TrashRef, r objfmt.Record, do
 	if err != nil {
 		return nil, err
 	}
-	return f.doom(ctx, name, r.File, looked, done)
+	return f.doom(ctx, name, r, before, looked, done)
 }
 
 // lookFirst is how it must not be done: looking before the record is taken.
@@ -167,8 +165,13 @@ func (f *FS) lookFirst(id objfmt.ID) (dead bool, err error) {
 	return !named, err
 }
 
-// doom decides about a file whose record is in dead/; also for recovery.
-func (f *FS) doom(ctx context.Context, record string, id objfmt.ID, looked bool, done *Expired) (doomed, error) {
+// doom decides about a file whose record is in dead/; also for sweeps. The record
+// may be older than the removal that made the file dead: of another of its names,
+// or of an unlink that was refused or killed. Whatever removes a name sets the
+// inode's ctime, so a file whose ctime is not older than before keeps the record
+// (anything else that sets it only delays). Link count and ctime are from one look.
+func (f *FS) doom(ctx context.Context, record string, r objfmt.Record, before time.Time, looked bool, done *Expired) (doomed, error) {
+	id := r.File
 	fl, place, err := f.findHome(id)
 	if errors.Is(err, syscall.ENOENT) {
 		done.Dropped++
@@ -178,8 +181,15 @@ func (f *FS) doom(ctx context.Context, record string, id objfmt.ID, looked bool,
 		return nil, err
 	}
 	defer fl.Close()
-	if named, err := fl.named(); err != nil || named && !looked {
-		return nil, errors.Join(err, f.spare(fl, place, record, done))
+	st, err := fl.inode.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case st.Nlink > 1 && !looked:
+		return nil, f.spare(fl, place, record, done)
+	case place != deadName && !time.Unix(st.Ctim.Unix()).Before(before):
+		done.Kept++
+		return nil, f.backToTrash(record, r)
 	}
 	if place != deadName {
 		if err := f.moveHome(stepDeadHome, id, place, deadName); err != nil {

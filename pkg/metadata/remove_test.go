@@ -2,6 +2,8 @@ package metadata
 
 import (
 	"os"
+	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -102,6 +104,43 @@ func TestUnlinkOfHardLinks(t *testing.T) {
 	w.expire()
 	if w.store.len() != 0 {
 		t.Error("the object stayed")
+	}
+}
+
+// An old record, of another name or of a removal that never was, says nothing
+// about when the last name went: that removal has a record and a keep time.
+func TestOldRecordSparesLateRemoval(t *testing.T) {
+	w := newWorld(t)
+	w.pass(-31 * 24 * time.Hour) // inodes have the real time, which is that of the last removal
+	fl, err := w.Create(ctx, me("a"), w.Tree(), "a", 0o644)
+	w.must(err)
+	defer fl.Close()
+	_, err = w.stream(w.FS, fl, 10)
+	w.must(err)
+	w.must(w.Link(ctx, me("b"), w.Tree(), "a", w.Tree(), "b"))
+	w.must(w.Unlink(ctx, me("a"), w.Tree(), "a"))
+	_, err = w.putTrash(objfmt.Record{Kind: objfmt.RecordFile, File: fl.ID(), When: *w.clock, Node: "n", Path: "c", Why: "unlink"}, false)
+	w.must(err) // of one that was killed
+	w.pass(31 * 24 * time.Hour)
+	w.must(w.Unlink(ctx, me("b"), w.Tree(), "b"))
+	old := w.trash()
+	done, err := w.Expire(ctx, old, w.clock.Add(-30*24*time.Hour))
+	w.must(err)
+	if w.store.len() != 1 || done.Kept != 3 || !slices.Equal(w.trash(), old) {
+		t.Fatalf("%+v, %d objects; trash %v, was %v", done, w.store.len(), w.trash(), old)
+	}
+	w.wantHome(fl.ID(), filesName)
+
+	// A gc that died before it had the home had not decided.
+	w.must(os.Rename(filepath.Join(w.root, old[0].dir(), old[0].Name), filepath.Join(w.root, deadName, deadTrash+old[0].Name)))
+	w.pass(2 * time.Hour)
+	w.must(w.Sweep(ctx, *w.clock))
+	if w.store.len() != 1 || !slices.Equal(w.trash(), old) {
+		t.Fatalf("after a sweep %d objects, trash %v, was %v", w.store.len(), w.trash(), old)
+	}
+	w.expire()
+	if w.store.len() != 0 || len(w.trash()) != 0 {
+		t.Errorf("%d objects and %d records are left", w.store.len(), len(w.trash()))
 	}
 }
 

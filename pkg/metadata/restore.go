@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"syscall"
 
 	"marfs/internal/fault"
@@ -137,16 +138,9 @@ func (f *FS) recoverRestore(ctx context.Context, node, name, ref string) error {
 		return err
 	}
 	back := TrashRef{Name: ref}
-	var r objfmt.Record
-	var st mdfs.Stat
 	work := workName + "/" + node
-	err := f.in(work, func(d mdfs.Dir) (err error) {
-		if st, err = d.Lstat(name); err == nil {
-			r, err = readRecord(d, name)
-		}
-		return err
-	})
-	if r, err = f.readable(back, r, &st, err); err != nil {
+	r, err := f.recordAt(work, name, ref)
+	if err != nil {
 		return ignore(err, syscall.ENOENT) // the restore ended, or somebody else has it
 	}
 	back.Day = r.When.UTC().Format(dayFormat)
@@ -176,9 +170,13 @@ func (f *FS) hasNames(id objfmt.ID) (bool, error) {
 	return st.Nlink > 1, err
 }
 
-// backToTrash moves a record from dead/ into the queue, under the day it was made.
+// backToTrash gives back a record of trash/ that a gc has taken into dead/, under
+// the name it had: its maker may be about to look for it.
 func (f *FS) backToTrash(name string, r objfmt.Record) error {
-	ref := f.trashRef(r)
+	ref := TrashRef{Day: r.When.UTC().Format(dayFormat), Name: strings.TrimPrefix(name, deadTrash)}
+	if err := ref.valid(); err != nil {
+		return err
+	}
 	return f.in(deadName, func(d mdfs.Dir) error {
 		return f.inMade(ref.dir(), func(to mdfs.Dir) error { return rename(stepPutBack, d, name, to, ref.Name, 0) })
 	})

@@ -81,17 +81,11 @@ func (f *FS) sweepDead(ctx context.Context, name string) error {
 	return nil
 }
 
-// sweepDeletion goes on with a deletion or a pack whose record a gc had taken.
+// sweepDeletion goes on with a deletion or a pack whose record a gc had taken. One
+// that had not taken the home has decided nothing: the record goes back, for the
+// keep time is not known here.
 func (f *FS) sweepDeletion(ctx context.Context, name string) error {
-	var r objfmt.Record
-	err := f.in(deadName, func(d mdfs.Dir) (err error) {
-		r, err = readRecord(d, name)
-		return err
-	})
-	if id, e := objfmt.ParseID(strings.TrimPrefix(name, deadTrash)[:min(32, len(name)-len(deadTrash))]); e == nil &&
-		(errors.Is(err, objfmt.ErrFormat) || errors.Is(err, objfmt.ErrChecksum)) {
-		r, err = objfmt.Record{Kind: objfmt.RecordFile, File: id}, nil // as in Expire: bytes lost, name kept
-	}
+	r, err := f.recordAt(deadName, name, strings.TrimPrefix(name, deadTrash))
 	if err != nil {
 		return err
 	}
@@ -99,8 +93,12 @@ func (f *FS) sweepDeletion(ctx context.Context, name string) error {
 	var done Expired
 	if r.Kind == objfmt.RecordPack {
 		next, err = f.doomPack(ctx, name, r, &done)
+	} else if taken, e := f.homeIn(deadName, r.File); e != nil {
+		return e
+	} else if !taken {
+		return f.backToTrash(name, r)
 	} else {
-		next, err = f.doom(ctx, name, r.File, false, &done)
+		next, err = f.doom(ctx, name, r, time.Time{}, false, &done)
 	}
 	if err != nil || next == nil {
 		return err
