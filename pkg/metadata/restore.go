@@ -282,14 +282,7 @@ func (f *FS) putVersionBack(r objfmt.Record, token string) error {
 		err = f.enqueue(stepPutBack, takenName, name, r, true)
 	}
 	if err == nil {
-		err = f.in(takenName, func(taken mdfs.Dir) error {
-			return f.inMade(fanned(versionName, r.Content), func(d mdfs.Dir) error {
-				if err := link(stepPutBack, taken, name, d, r.Content.String()); err != nil {
-					return ignore(err, syscall.EEXIST)
-				}
-				return syncDir(stepPutBack, d)
-			})
-		})
+		err = f.placeVersion(stepPutBack, takenName, name, r, false, true)
 	}
 	if err != nil {
 		return ignore(err, syscall.ENOENT) // somebody took it over

@@ -82,6 +82,26 @@ func TestRetryOverPack(t *testing.T) {
 	w.wantHome(fl.ID(), stagedName)
 }
 
+// A writer who slept while his base moved and was replaced does not make the
+// version's record name the old place.
+func TestLateLoserSparesVersion(t *testing.T) {
+	w := newWorld(t)
+	fl := w.file("f", "base")
+	base, err := fl.Newest(ctx)
+	w.must(err)
+	slow, err := w.node("slow").Begin(ctx, fl, me("f"), base)
+	w.must(err)
+	r := w.pack(fl)
+	w.must(w.replace(w.FS, fl, "won"))
+	wantErrno(t, publishBody(slow, "lost", objfmt.Final), syscall.ESTALE)
+	w.must(slow.Abort(ctx))
+	v, err := w.Version(ctx, base.Content)
+	w.must(err)
+	if v.Slot.Source.Object != r {
+		t.Errorf("the version is at %+v, want %+v", v.Slot.Source, r)
+	}
+}
+
 func TestFsyncInMidStream(t *testing.T) {
 	w := newWorld(t)
 	fl := w.file("f", "")

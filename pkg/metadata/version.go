@@ -14,7 +14,7 @@ import (
 
 // keepVersion makes the content of a slot a version: versions/<hh>/<content id>,
 // linked into the queue of expiry in trash/, both durable before anything is
-// published over it [F][D]. A record that is there is replaced: the new one tells
+// published over it [F][D]. A record of an older slot is replaced: the new one tells
 // the place where the content is now. The link's name in trash/ is new each time;
 // gc drops those that are the last link of a replaced record.
 func (fl *File) keepVersion(s objfmt.Slot, who Who, why string) error {
@@ -44,7 +44,49 @@ func (f *FS) putVersion(r objfmt.Record) error {
 	if err := f.enqueue(stepVersion, deadName, tmp, r, durable); err != nil {
 		return err
 	}
-	return f.moveTemp(stepVersion, tmp, fanned(versionName, r.Content), r.Content.String(), durable)
+	if err := f.placeVersion(stepVersion, deadName, tmp, r, true, durable); err != nil {
+		return err
+	}
+	return f.in(deadName, func(d mdfs.Dir) error { return remove(stepVersion, d, tmp) })
+}
+
+// placeVersion makes place/name the version's record, unless the one that is there
+// was made from a higher slot: a session that began long ago does not know that its
+// base has moved, and been replaced since, and must not make the record name the
+// old place. again: one of the same slot is replaced too. place/name may remain.
+func (f *FS) placeVersion(p *fault.Step, place, name string, r objfmt.Record, again, durable bool) error {
+	at := r.Content.String()
+	return f.in(place, func(from mdfs.Dir) error {
+		return f.inMade(fanned(versionName, r.Content), func(d mdfs.Dir) error {
+			for range maxRaces {
+				err := link(p, from, name, d, at)
+				if errors.Is(err, syscall.EEXIST) {
+					var keep bool
+					if keep, err = outlives(d, at, r, again); errors.Is(err, syscall.ENOENT) {
+						continue // taken meanwhile
+					}
+					if err == nil && !keep {
+						err = rename(p, from, name, d, at, 0)
+					}
+				}
+				if err != nil || !durable {
+					return err
+				}
+				return syncDir(p, d) // of a record that stays too: its maker's [D] may be to come
+			}
+			return errRaced
+		})
+	})
+}
+
+// outlives tells whether a version's record stays when r comes, because it was made
+// from a higher slot, or the same and not again. A damaged one does not.
+func outlives(d mdfs.Dir, at string, r objfmt.Record, again bool) (bool, error) {
+	old, err := readRecord(d, at)
+	if err != nil || old.Slot == nil {
+		return false, ignore(err, objfmt.ErrFormat, objfmt.ErrChecksum)
+	}
+	return old.Slot.Gen > r.Slot.Gen || old.Slot.Gen == r.Slot.Gen && !again, nil
 }
 
 // enqueue links the record at place/name into the queue of expiry.

@@ -86,6 +86,19 @@ var triples = []string{
 	"small/change,stream,fence",
 }
 
+// TestLateLoser: a session that has slept while its base moved, and was replaced,
+// keeps its hands off the version that the winner made. All is uploaded before it
+// sleeps, so that every place for one preemption is tried.
+func TestLateLoser(t *testing.T) {
+	for _, name := range []string{"body/publish,packreleasestream", "packed/publish,repackgcstream"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			setup, names, _ := strings.Cut(name, "/")
+			explore(t, scenario(setup, strings.Split(names, ",")...), Limits{Bounds: []int{1}, Execs: 300})
+		})
+	}
+}
+
 func TestTriples(t *testing.T) {
 	for _, name := range triples {
 		t.Run(name, func(t *testing.T) {

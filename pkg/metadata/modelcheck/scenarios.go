@@ -54,8 +54,11 @@ func init() {
 		{name: "restorever", do: func(p *Party) error { return p.restoreVersion("f") }},
 		{name: "appendpack", do: func(p *Party) error { return errors.Join(p.append("f", 'e'), p.pack()) }},
 		{name: "restorestream", do: func(p *Party) error { return errors.Join(p.restoreVersion("f"), p.stream("f", "ss", 0)) }},
+		{name: "packreleasestream", do: func(p *Party) error { return errors.Join(p.pack(), p.release("f"), p.stream("f", "tt", 0)) }},
+		{name: "repackgcstream", do: func(p *Party) error { return errors.Join(p.repack(), p.gc(always), p.stream("f", "tt", 0)) }, late: true},
 		{name: "unlinkgc", do: func(p *Party) error { return errors.Join(p.unlink("f"), p.gc(always)) }, late: true},
 		{name: "gctwice", do: func(p *Party) error { return errors.Join(p.gc(always), p.gc(always)) }, late: true},
+		{name: "publish", ready: (*Party).readyPublish},
 		{name: "publishmoved", ready: (*Party).readyPublishMoved},
 		{name: "fencework", do: (*Party).fenceWork},
 		{name: "gc", do: func(p *Party) error { return p.gc(setupEnd) }},              // keeps its distance
