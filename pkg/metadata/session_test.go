@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"marfs/pkg/mdfs"
 	"marfs/pkg/objfmt"
 )
 
@@ -142,6 +143,55 @@ func TestFsyncInMidStream(t *testing.T) {
 	w.wantNames(chunksName, 1)
 	if w.store.len() != 2 {
 		t.Errorf("%d objects", w.store.len())
+	}
+}
+
+// Many fsyncs of a stream leave neither their tables nor the tails that have
+// become objects to the end.
+func TestLongStreamKeepsLittle(t *testing.T) {
+	w := newWorld(t)
+	fl := w.file("f", "")
+	base, err := fl.Newest(ctx)
+	w.must(err)
+	s, err := w.Begin(ctx, fl, me("f"), base)
+	w.must(err)
+	table := &objfmt.ChunkTable{}
+	for n := range int64(10) {
+		r := ref(s.Object, uint32(n), 10)
+		w.store.put(r)
+		table.Chunks = append(table.Chunks, objfmt.Chunk{Offset: n * 10, Length: 10, Object: r})
+		never, _, err := s.NewBody(ctx)
+		w.must(err)
+		w.must(s.Discard(never))
+		tail, body, err := s.NewBody(ctx)
+		w.must(err)
+		_, err = body.WriteAt([]byte("tail"), 0)
+		w.must(err)
+		id, src, err := s.PutTable(ctx, table)
+		w.must(err)
+		src.Tail, src.Stored = tail, n*10+14
+		_, err = s.Publish(ctx, id, src, src.Stored, time.Now(), objfmt.Open)
+		w.must(err)
+		w.must(s.Discard(tail)) // named: it stays until the next publish
+		if _, slot := w.read(w.FS, "f"); slot.Source.Tail != tail {
+			t.Errorf("tail %s, want %s", slot.Source.Tail, tail)
+		}
+		w.wantNames(bodiesName, 1)
+		if err := w.inTables(fl.ID(), func(d mdfs.Dir) error {
+			names := 0
+			err := eachEntry(d, "", func(string) (bool, error) { names++; return false, nil })
+			if names > 2 {
+				t.Errorf("%d tables after %d publishes", names, n+1)
+			}
+			return err
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+	w.must(s.End(ctx))
+	w.wantNames(bodiesName, 1)
+	if text, _ := w.read(w.FS, "f"); text != "table of 10" {
+		t.Errorf("read %q", text)
 	}
 }
 

@@ -383,6 +383,32 @@ func TestManyFlushesMakeFewObjects(t *testing.T) {
 	}
 }
 
+// What has become objects does not stay in the metadata filesystem until the end.
+func TestLongStreamKeepsLittle(t *testing.T) {
+	w := newWorld(t)
+	d := dir(t, w.node("a"), "/proj")
+	f := create(t, d, "big")
+	var want []byte
+	for i := range 20 {
+		p := random(uint64(i), chunkSize/2+100)
+		write(t, f, int64(len(want)), p)
+		want = append(want, p...)
+		if err := f.Commit(ctx); err != nil {
+			t.Fatal(err)
+		}
+		for _, kind := range []string{"bodies/*/*", "chunks/*/*/*"} {
+			if m, err := filepath.Glob(filepath.Join(w.meta, kind)); err != nil || len(m) > 2 {
+				t.Errorf("after %d bytes %s: %d files, %v", len(want), kind, len(m), err)
+			}
+		}
+	}
+	same(t, "before the close", get(t, d, "big"), want)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "after it", get(t, d, "big"), want)
+}
+
 func TestWritesMustBeInOrder(t *testing.T) {
 	w := newWorld(t)
 	d := dir(t, w.node("a"), "/proj")
