@@ -440,6 +440,7 @@ func (s *Session) End(ctx context.Context) error {
 	}
 	if s.last.State == objfmt.Open {
 		if _, err := s.Publish(ctx, s.last.Content, s.last.Source, s.last.Size, s.last.MTime, objfmt.Final); err != nil {
+			s.close() // nobody goes on with it: its record is recovery's
 			return err
 		}
 	}

@@ -1,6 +1,8 @@
 package metadata
 
 import (
+	"context"
+	"errors"
 	"syscall"
 	"testing"
 	"time"
@@ -414,4 +416,28 @@ func TestRestoreVersion(t *testing.T) {
 	}
 	_, err = w.RestoreVersion(ctx, fl, me("f"), middle.Content)
 	wantErrno(t, err, syscall.ENOENT)
+}
+
+// A session whose last publish fails has ended all the same: recovery of its own
+// process may have it.
+func TestFailedEndLeavesRecordToRecovery(t *testing.T) {
+	w := newWorld(t)
+	fl := w.file("f", "old")
+	base, err := fl.Newest(ctx)
+	w.must(err)
+	s, err := w.Begin(ctx, fl, me("f"), base)
+	w.must(err)
+	w.must(publishBody(s, "new", objfmt.Open))
+	dead, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := s.End(dead); !errors.Is(err, context.Canceled) {
+		t.Fatalf("end: %v", err)
+	}
+	w.wantNames(workName, 1)
+	w.must(w.Recover(ctx, nil))
+	w.wantNames(workName, 0)
+	if text, slot := w.read(w.FS, "f"); text != "new" || slot.State == objfmt.Open {
+		t.Errorf("read %q, %s", text, slot.State)
+	}
+	wantErrno(t, s.End(ctx), syscall.EBADF)
 }
