@@ -3,6 +3,7 @@ package metadata
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -118,6 +119,28 @@ func TestInitAndOpenRefuse(t *testing.T) {
 	w.must(os.WriteFile(w.root+"/marfs.json", []byte("{}"), 0o600))
 	if _, err = Open(ctx, md, w.o); err == nil {
 		t.Error("a broken marker was accepted")
+	}
+}
+
+// In tree/ users own files: who could get there beside MarFS could give them any slot.
+func TestOthersMayNotEnter(t *testing.T) {
+	root := t.TempDir()
+	w := newWorldIn(t, root) // empty, and open to all: Init closes it
+	st, err := os.Stat(root)
+	w.must(err)
+	if st.Mode().Perm() != 0o700 {
+		t.Errorf("mode %v after Init", st.Mode())
+	}
+	md := w.mount()
+	defer md.Close()
+	for _, mode := range []os.FileMode{0o701, 0o710, 0o750, 0o755} {
+		w.must(os.Chmod(root, mode))
+		_, err := Open(ctx, md, w.o)
+		wantErrno(t, err, syscall.EPERM)
+		wantErrno(t, Init(md, "test"), syscall.EPERM)
+		if !strings.Contains(err.Error(), "chmod 700") {
+			t.Errorf("no hint in %q", err)
+		}
 	}
 }
 
