@@ -441,3 +441,37 @@ func TestFailedEndLeavesRecordToRecovery(t *testing.T) {
 	}
 	wantErrno(t, s.End(ctx), syscall.EBADF)
 }
+
+// A fence makes room by the slots below; where that is not enough it leaves no
+// copy of the body behind.
+func TestFenceOfFullInode(t *testing.T) {
+	w := newWorld(t)
+	fl := w.file("f", "old")
+	base, err := fl.Newest(ctx)
+	w.must(err)
+	s, err := w.node("node2").Begin(ctx, fl, me("f"), base)
+	w.must(err)
+	w.must(publishBody(s, "new", objfmt.Open))
+	empty := fill(t, fl)
+	bodies := func() (n int) {
+		w.eachFan(ctx, bodiesName, func(_ string, err error) bool { w.must(err); n++; return true })
+		return n
+	}
+	before := bodies()
+	wantErrno(t, w.RecoverWork(ctx, "node2", s.ID.String()), syscall.ENOSPC)
+	w.pass(2 * time.Hour)
+	wantErrno(t, w.Sweep(ctx, *w.clock), syscall.ENOSPC)
+	if n := bodies(); n != before {
+		t.Errorf("%d bodies, want %d", n, before)
+	}
+	empty()
+	top, _, err := fl.newest()
+	w.must(err)
+	_, err = fl.publish(stepFence, top, top)
+	w.must(err)
+	fill(t, fl)
+	w.must(w.Sweep(ctx, *w.clock))
+	if text, slot := w.read(w.FS, "f"); text != "new" || slot.State != objfmt.Final {
+		t.Errorf("read %q, %s", text, slot.State)
+	}
+}
