@@ -131,6 +131,29 @@ func TestAppend(t *testing.T) {
 	}
 }
 
+// Many appends do not fill the inode with slots, nor make versions.
+func TestManyAppends(t *testing.T) {
+	w := newWorld(t)
+	fl := w.file("f", "x")
+	text := "x"
+	for range 30 {
+		base, err := fl.Newest(ctx)
+		w.must(err)
+		own, err := w.Append(ctx, fl, me("f"), base)
+		w.must(err)
+		_, err = own.Body().WriteAt([]byte("y"), int64(len(text)))
+		w.must(err)
+		text += "y"
+		s, err := own.Commit(ctx, int64(len(text)), objfmt.Checksum([]byte(text)))
+		w.must(err)
+		w.wantSlots(fl, s.Gen)
+	}
+	if have, _ := w.read(w.FS, "f"); have != text {
+		t.Errorf("read %q", have)
+	}
+	w.wantNames(versionName, 0)
+}
+
 // An append that goes on as a session makes a version of what it appended to.
 func TestAppendTurnsIntoSession(t *testing.T) {
 	w := newWorld(t)
