@@ -281,6 +281,45 @@ func TestRestoreAsUser(t *testing.T) {
 	}
 }
 
+// What a user makes again is his, whatever its name stands for by then; root gives
+// it back to its owner.
+func TestRestoreOthersAs(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	user, root := Who{Cred: mdfs.Cred{UID: 4242, GID: 4242}}, me("")
+	for _, c := range []struct {
+		who          Who
+		owner, group int // in the record
+		uid, gid     uint32
+	}{{who: user, owner: 4242, group: 4242, uid: 4242, gid: 4242}, {who: user, uid: 4242, gid: 4242}, {who: root, owner: 4242, group: 4243, uid: 4242, gid: 4243}} {
+		w := newWorld(t)
+		tree := w.Tree()
+		w.must(tree.Chmod(".", 0o777))
+		w.must(tree.Symlink("some/where", "link"))
+		w.must(tree.Mkdir("dir", 0o750))
+		w.must(tree.Mknod("fifo", syscall.S_IFIFO|0o640, 0))
+		for _, name := range []string{"link", "dir", "fifo"} {
+			w.must(tree.Lchown(name, c.owner, c.group))
+			if name == "dir" {
+				w.must(w.Rmdir(ctx, me(name), tree, name))
+			} else {
+				w.must(w.Unlink(ctx, me(name), tree, name))
+			}
+			ref := w.trash()[0]
+			w.must(tree.Mkdir(name, 0o700))
+			wantErrno(t, w.Restore(ctx, c.who, ref, tree, name), syscall.EEXIST)
+			w.must(tree.RemoveDir(name))
+			w.must(w.Restore(ctx, c.who, ref, tree, name))
+			st, err := tree.Lstat(name)
+			if err != nil || st.Uid != c.uid || st.Gid != c.gid {
+				t.Errorf("as %d: %s is of %d:%d, want %d:%d, %v", c.who.UID, name, st.Uid, st.Gid, c.uid, c.gid, err)
+			}
+		}
+		w.wantNothingDead()
+	}
+}
+
 func TestRestoreOthers(t *testing.T) {
 	w := newWorld(t)
 	tree := w.Tree()

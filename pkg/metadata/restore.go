@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"marfs/internal/fault"
 	"marfs/pkg/mdfs"
@@ -86,32 +89,77 @@ func (f *FS) relink(who Who, id objfmt.ID, dir mdfs.Dir, name string) error {
 	return err
 }
 
-// remakeOther makes a directory, symlink or special file as it was.
+// remakeOther makes a directory, symlink or special file as it was. All of it is
+// done with the caller's rights: by name, anybody who may write to dir can put
+// something else in between. For root, who may give it to its owner again, it is
+// made where nobody can, and moved to its place complete.
 func (f *FS) remakeOther(who Who, r objfmt.Record, dir mdfs.Dir, name string) error {
-	err := f.md.As(who.Cred, func() error {
-		return stepRestore.Do(func() error {
-			switch r.Kind {
-			case objfmt.RecordDir:
-				return dir.Mkdir(name, r.Mode&0o1777)
-			case objfmt.RecordSymlink:
-				return dir.Symlink(r.Target, name)
-			}
-			return dir.Mknod(name, r.Mode, r.Rdev)
-		})
-	})
-	if err != nil {
-		return err
-	}
-	return restoreAttrs(r, dir, name)
-}
-
-// restoreAttrs sets what making it as the caller has left out.
-func restoreAttrs(r objfmt.Record, dir mdfs.Dir, name string) error {
-	return stepRestore.Do(func() error {
-		if isRoot() {
-			if err := dir.Lchown(name, int(r.UID), int(r.GID)); err != nil {
+	if who.UID != 0 || !isRoot() {
+		return f.md.As(who.Cred, func() error {
+			if err := remakeAt(r, dir, name); err != nil {
 				return err
 			}
+			return restoreAttrs(r, dir, name, -1)
+		})
+	}
+	tmp := deadTemp + f.suffix()
+	return f.in(deadName, func(d mdfs.Dir) error {
+		err := remakeAt(r, d, tmp)
+		if err == nil {
+			err = restoreAttrs(r, d, tmp, int(r.UID))
+		}
+		if err == nil {
+			err = moveFree(d, tmp, dir, name)
+		}
+		if err != nil {
+			return errors.Join(err, removeAny(stepDrop, d, tmp))
+		}
+		return nil
+	})
+}
+
+// moveFree renames to a name that is not there (EEXIST).
+func moveFree(d mdfs.Dir, name string, to mdfs.Dir, newname string) error {
+	err := rename(stepRestore, d, name, to, newname, unix.RENAME_NOREPLACE)
+	if !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.ENOSYS) {
+		return err
+	}
+	if found, err := exists(to, newname); err != nil { // the filesystem has no such flag
+		return err
+	} else if found {
+		return &os.LinkError{Op: "rename", Old: name, New: newname, Err: syscall.EEXIST}
+	}
+	return rename(stepRestore, d, name, to, newname, 0)
+}
+
+// removeAny removes a name, also of an empty directory.
+func removeAny(p *fault.Step, d mdfs.Dir, name string) error {
+	err := remove(p, d, name)
+	if errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.EPERM) {
+		err = removeDir(p, d, name)
+	}
+	return ignore(err, syscall.ENOENT)
+}
+
+func remakeAt(r objfmt.Record, dir mdfs.Dir, name string) error {
+	return stepRestore.Do(func() error {
+		switch r.Kind {
+		case objfmt.RecordDir:
+			return dir.Mkdir(name, r.Mode&0o1777)
+		case objfmt.RecordSymlink:
+			return dir.Symlink(r.Target, name)
+		}
+		return dir.Mknod(name, r.Mode, r.Rdev)
+	})
+}
+
+// restoreAttrs sets what making it has left out. Users (owner -1) get the group
+// back if they are in it.
+func restoreAttrs(r objfmt.Record, dir mdfs.Dir, name string, owner int) error {
+	return stepRestore.Do(func() error {
+		err := dir.Lchown(name, owner, int(r.GID))
+		if err != nil && (owner >= 0 || !errors.Is(err, syscall.EPERM)) {
+			return err
 		}
 		if r.Kind != objfmt.RecordSymlink {
 			if err := dir.Chmod(name, r.Mode&0o7777); err != nil {

@@ -54,7 +54,7 @@ func (f *FS) sweepDir(ctx context.Context, dir string, before time.Time, fn func
 func (f *FS) since(dir, name string, before time.Time) (old bool, err error) {
 	err = f.in(dir, func(d mdfs.Dir) error {
 		st, err := d.Lstat(name)
-		old = st.Mode&syscall.S_IFMT == syscall.S_IFREG && time.Unix(st.Ctim.Unix()).Before(before)
+		old = time.Unix(st.Ctim.Unix()).Before(before)
 		return err
 	})
 	return old, err
@@ -76,7 +76,7 @@ func (f *FS) sweepDead(ctx context.Context, name string) error {
 	case deadMove:
 		return f.sweepMove(name)
 	case deadTemp:
-		return f.dropDead(name)
+		return f.in(deadName, func(d mdfs.Dir) error { return removeAny(stepDrop, d, name) })
 	}
 	return nil
 }
