@@ -87,6 +87,41 @@ func TestUnlinkRefused(t *testing.T) {
 	}
 }
 
+// A server that did an unlink, and says ENOENT when it is repeated after a signal:
+// the record stays. It goes when another's tells the same, or the file has a name.
+func TestUnlinkDoneAndDenied(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		second, other bool
+		want          int
+	}{{"alone", false, false, 1}, {"linked", true, false, 0}, {"another was faster", false, true, 1}} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			fl := w.file("f", "text")
+			if c.second {
+				w.must(w.Link(ctx, me("g"), w.Tree(), "f", w.Tree(), "g"))
+			}
+			v, err := w.look(me("f"), w.Tree(), "f", "unlink")
+			w.must(err)
+			defer v.close()
+			err = v.remove(me("f"), func() error {
+				if c.other {
+					w.must(w.Unlink(ctx, me("f"), w.Tree(), "f"))
+				} else {
+					w.must(w.Tree().Remove("f"))
+				}
+				return syscall.ENOENT
+			})
+			wantErrno(t, err, syscall.ENOENT)
+			if refs := w.trash(); len(refs) != c.want {
+				t.Errorf("records %v, want %d", refs, c.want)
+			}
+			w.expire()
+			w.wantHome(fl.ID(), map[bool]string{true: stagedName}[c.second])
+		})
+	}
+}
+
 // Of two names only the last one's removal ends the file.
 func TestUnlinkOfHardLinks(t *testing.T) {
 	w := newWorld(t)
