@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -22,7 +23,7 @@ type Expired struct {
 // Expire destroys what the records in trash/ stand for that were made before the
 // given time (R5). Each record is taken first, by renaming it, so that nobody can
 // restore what is being looked at; what turns out to be alive is put back or left
-// alone. All that is doomed becomes durable by one sync, then objects go, then
+// alone. What is doomed becomes durable by one sync, then objects go, then
 // metadata. An error of one record does not stop the others.
 //
 // before must lie at least Options.Grace back: open readers on other nodes may
@@ -36,6 +37,20 @@ func (f *FS) Expire(ctx context.Context, refs []TrashRef, before time.Time) (Exp
 	if floor := f.now().Add(-f.o.Grace); before.After(floor) {
 		before = floor
 	}
+	var errs []error
+	for chunk := range slices.Chunk(refs, expireAtOnce) {
+		if errs = append(errs, f.expire(ctx, chunk, before, &done)); ctx.Err() != nil {
+			break
+		}
+	}
+	return done, errors.Join(errs...)
+}
+
+// expireAtOnce bounds what is in dead/ at a time, which is searched for each
+// version, and the work that a gc which dies leaves to sweeps.
+const expireAtOnce = 1000
+
+func (f *FS) expire(ctx context.Context, refs []TrashRef, before time.Time, done *Expired) error {
 	var doomed []doomed
 	var errs []error
 	for _, ref := range refs {
@@ -43,15 +58,15 @@ func (f *FS) Expire(ctx context.Context, refs []TrashRef, before time.Time) (Exp
 			errs = append(errs, err)
 			break
 		}
-		d, err := f.take(ctx, ref, before, &done)
+		d, err := f.take(ctx, ref, before, done)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("expire %s: %w", ref.Name, err))
 		} else if d != nil {
 			doomed = append(doomed, d)
 		}
 	}
-	errs = append(errs, f.destroyAll(ctx, doomed, &done))
-	return done, errors.Join(errs...)
+	errs = append(errs, f.destroyAll(ctx, doomed, done))
+	return errors.Join(errs...)
 }
 
 // doomed is something that nobody can reach any more.
@@ -471,7 +486,7 @@ func addChunks(shared map[chunkName]bool, d mdfs.Dir, s objfmt.Slot) error {
 		if name == s.Content.String() {
 			return false, nil
 		}
-		b, err := readFile(d, name, maxTable)
+		b, err := readFile(d, name, maxTable(objfmt.MaxChunks))
 		if err != nil {
 			return false, ignore(err, syscall.ENOENT)
 		}

@@ -110,8 +110,8 @@ func (f *FS) sweepDeletion(ctx context.Context, name string) error {
 // failure can have parted them. With a name it goes back; without, it gets a new
 // record, and with it another keep time.
 func (f *FS) sweepHome(id string) error {
-	records, err := f.names(deadName, deadTrash+id)
-	if err != nil || len(records) > 0 {
+	recorded, err := f.anyName(deadName, deadTrash+id)
+	if err != nil || recorded {
 		return err // the record's turn comes
 	}
 	file, err := objfmt.ParseID(id)
@@ -182,8 +182,7 @@ func (f *FS) restoring(session objfmt.ID) (bool, error) {
 	if found, err := f.hasWork(session); found || err != nil {
 		return found, err
 	}
-	list, err := f.names(deadName, deadWork+session.String())
-	return len(list) > 0, err
+	return f.anyName(deadName, deadWork+session.String())
 }
 
 // Alive tells whether a node lives ([Watch.Alive]). It decides only what recovery
