@@ -324,14 +324,14 @@ func (f *FS) takeExpired(ctx context.Context, ref TrashRef, r objfmt.Record, bef
 	token := tokenGC + f.suffix()
 	v, err := f.takeVersion(stepTake, r.Content, token)
 	if errors.Is(err, syscall.ENOENT) {
-		return nil, f.dropStaleEntry(ref, done)
+		return nil, f.dropStaleEntry(ctx, ref, r, done)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if !v.When.Before(before) { // the entry is of an older record of the same content
 		done.Kept++
-		return nil, errors.Join(f.putVersionBack(v, token), f.dropStaleEntry(ref, &Expired{}))
+		return nil, errors.Join(f.putVersionBack(v, token), f.dropStaleEntry(ctx, ref, r, &Expired{}))
 	}
 	if !early {
 		if looked, err = f.usedBy(ctx, v.File, v.Content); err != nil {
@@ -396,8 +396,9 @@ func (f *FS) dropEntry(ref *TrashRef) error {
 	return f.dropTrash(stepDrop, *ref)
 }
 
-// dropStaleEntry removes a queue entry whose record is in no other place any more.
-func (f *FS) dropStaleEntry(ref TrashRef, done *Expired) error {
+// dropStaleEntry removes a queue entry whose record is in no other place any more,
+// and the copy of an own body that a writer made for it and did not live to use.
+func (f *FS) dropStaleEntry(ctx context.Context, ref TrashRef, r objfmt.Record, done *Expired) error {
 	var st mdfs.Stat
 	err := f.in(ref.dir(), func(d mdfs.Dir) (err error) {
 		st, err = d.Lstat(ref.Name)
@@ -411,7 +412,28 @@ func (f *FS) dropStaleEntry(ref TrashRef, done *Expired) error {
 		return nil
 	}
 	done.Dropped++
+	if err := f.dropOrphan(ctx, r); err != nil {
+		return err
+	}
 	return f.dropTrash(stepDrop, ref)
+}
+
+// dropOrphan removes the body of a content that no slot and no version names.
+// Versions are looked at before and after the slots, since they move into them.
+func (f *FS) dropOrphan(ctx context.Context, r objfmt.Record) error {
+	if r.Slot == nil || r.Slot.Source.Kind != objfmt.SourceBody {
+		return nil
+	}
+	if kept, taken, err := f.keptAsVersion(r.Content); kept || taken || err != nil {
+		return err
+	}
+	if use, err := f.usedBy(ctx, r.File, r.Content); use != usedNot || err != nil {
+		return err
+	}
+	if kept, taken, err := f.keptAsVersion(r.Content); kept || taken || err != nil {
+		return err
+	}
+	return f.removeBody(r.Content)
 }
 
 // destroyContent deletes objects, table and bodies of a content that nothing

@@ -327,7 +327,7 @@ func (f *FS) putVersionBack(r objfmt.Record, token string) error {
 		return err
 	})
 	if err == nil && st.Nlink == 1 {
-		err = f.enqueue(stepPutBack, takenName, name, r, true)
+		_, err = f.enqueue(stepPutBack, takenName, name, r, true)
 	}
 	if err == nil {
 		err = f.placeVersion(stepPutBack, takenName, name, r, false, true)

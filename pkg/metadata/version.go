@@ -18,19 +18,22 @@ import (
 // the place where the content is now. The link's name in trash/ is new each time;
 // gc drops those that are the last link of a replaced record.
 func (fl *File) keepVersion(s objfmt.Slot, who Who, why string) error {
-	if s.Source.Kind == objfmt.SourceOwn && !fl.f.o.Omit.Has(omit.CopyOwnVersion) {
-		if err := fl.copyOwn(s); err != nil {
-			return err
-		}
-		s.Source.Kind = objfmt.SourceBody
-	}
+	own := s
 	s.State, s.Session = objfmt.Final, objfmt.ID{}
+	body := func() error { return nil }
+	if s.Source.Kind == objfmt.SourceOwn && !fl.f.o.Omit.Has(omit.CopyOwnVersion) {
+		s.Source.Kind = objfmt.SourceBody
+		body = func() error { return fl.copyOwn(own) }
+	}
 	r := objfmt.Record{Kind: objfmt.RecordVersion, File: fl.id, Content: s.Content, Node: fl.f.o.Node,
 		When: fl.f.now(), Path: clip(who.Path), Why: why, By: who.UID, Slot: &s}
-	return fl.f.putVersion(r)
+	return fl.f.putVersion(r, body)
 }
 
-func (f *FS) putVersion(r objfmt.Record) error {
+// putVersion makes the record of a version, whose content body provides. The queue
+// first: a version that is in no queue would never expire, nor would the copy of
+// an own body for a record that never came to be.
+func (f *FS) putVersion(r objfmt.Record, body func() error) error {
 	b, err := r.Encode()
 	if err != nil {
 		return err
@@ -40,14 +43,15 @@ func (f *FS) putVersion(r objfmt.Record) error {
 	if err != nil {
 		return err
 	}
-	// The queue first: a version that is in no queue would never expire.
-	if err := f.enqueue(stepVersion, deadName, tmp, r, durable); err != nil {
-		return err
+	ref, err := f.enqueue(stepVersion, deadName, tmp, r, durable)
+	if err == nil {
+		if err = body(); err != nil {
+			err = errors.Join(err, f.dropTrash(stepVersion, ref))
+		} else {
+			err = f.placeVersion(stepVersion, deadName, tmp, r, true, durable)
+		}
 	}
-	if err := f.placeVersion(stepVersion, deadName, tmp, r, true, durable); err != nil {
-		return err
-	}
-	return f.in(deadName, func(d mdfs.Dir) error { return remove(stepVersion, d, tmp) })
+	return errors.Join(err, f.dropTemp(tmp))
 }
 
 // placeVersion makes place/name the version's record, unless the one that is there
@@ -90,9 +94,9 @@ func outlives(d mdfs.Dir, at string, r objfmt.Record, again bool) (bool, error) 
 }
 
 // enqueue links the record at place/name into the queue of expiry.
-func (f *FS) enqueue(p *fault.Step, place, name string, r objfmt.Record, durable bool) error {
+func (f *FS) enqueue(p *fault.Step, place, name string, r objfmt.Record, durable bool) (TrashRef, error) {
 	ref := f.trashRef(r)
-	return f.in(place, func(from mdfs.Dir) error {
+	return ref, f.in(place, func(from mdfs.Dir) error {
 		return f.inMade(ref.dir(), func(d mdfs.Dir) error {
 			if err := link(p, from, name, d, ref.Name); err != nil || !durable {
 				return err
