@@ -35,6 +35,7 @@ type recovery struct {
 	meta  *metadata.FS
 	log   *slog.Logger
 	watch *metadata.Watch
+	due   time.Time // when to recover though nobody has died
 	swept time.Time
 }
 
@@ -85,14 +86,12 @@ func clean(ctx context.Context, c objstore.Cleaner, log *slog.Logger) {
 }
 
 func (r *recovery) run(ctx context.Context) {
-	always := true
 	t := time.NewTicker(heartbeat)
 	defer t.Stop()
 	for {
-		if err := r.pass(ctx, always); err != nil && ctx.Err() == nil {
+		if err := r.pass(ctx, time.Now()); err != nil && ctx.Err() == nil {
 			r.log.Warn("recovery of unfinished writes is incomplete; it is tried again", "error", err)
 		}
-		always = false
 		select {
 		case <-ctx.Done():
 			return
@@ -101,26 +100,29 @@ func (r *recovery) run(ctx context.Context) {
 	}
 }
 
-// pass looks at the heartbeats, and recovers when one has stopped, or always.
-func (r *recovery) pass(ctx context.Context, always bool) error {
+// pass looks at the heartbeats, and recovers when one has stopped. It also does so
+// at the start, some time after an error, since the records of a dead node may
+// outlive the heartbeat that led here, and every sweepEvery: a session of this
+// process leaves its record when the file was deleted while it was written.
+func (r *recovery) pass(ctx context.Context, now time.Time) error {
 	nodes, err := r.meta.Nodes(ctx)
 	if err != nil {
 		return fmt.Errorf("read heartbeats: %w", err)
 	}
-	now := time.Now()
 	r.watch.Look(nodes, now)
 	lives := r.watch.Alive(now)
 	alive := func(n metadata.Node) bool { return lives(n) && !gone(n.Name) }
-	if always || slices.ContainsFunc(nodes, func(n metadata.Node) bool { return !alive(n) }) {
-		if err := r.meta.Recover(ctx, alive); err != nil {
-			return err
+	if !now.Before(r.due) || slices.ContainsFunc(nodes, func(n metadata.Node) bool { return !alive(n) }) {
+		err = r.meta.Recover(ctx, alive)
+		if r.due = now.Add(sweepEvery); err != nil {
+			r.due = now.Add(deadAfter)
 		}
 	}
-	if now.Sub(r.swept) < sweepEvery {
-		return nil
+	if now.Sub(r.swept) >= sweepEvery {
+		r.swept = now
+		err = errors.Join(err, r.meta.Sweep(ctx, now)) // no younger than the grace time
 	}
-	r.swept = now
-	return r.meta.Sweep(ctx, now) // no younger than the grace time
+	return err
 }
 
 // nodeName names this process among all that work on a namespace at once:

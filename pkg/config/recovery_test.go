@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"marfs/pkg/mdfs"
+	"marfs/pkg/metadata"
 	"marfs/pkg/namespace"
 )
 
@@ -137,4 +138,67 @@ func dieWriting(t *testing.T, dir string) {
 	}
 	syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {}
+}
+
+// A file that is deleted while it is written leaves a record that leads to its
+// objects, for others may be reading it: the mount comes back for it in time,
+// though nobody has died, and sooner after an error.
+func TestAMountRecoversWhatItLeftItself(t *testing.T) {
+	s := newSite(t, 2, 1)
+	s.init(t)
+	sys, _ := s.open(t)
+	sys.stopRecovery()
+	meta := sys.Namespaces[0].Meta
+	now := time.Now()
+	r := &recovery{meta: meta, watch: metadata.NewWatch(deadAfter), due: now.Add(sweepEvery), swept: now}
+	s.writeDeleted(t, sys)
+	left := func(after time.Duration) int {
+		t.Helper()
+		if err := r.pass(t.Context(), now.Add(after)); err != nil {
+			t.Error(err)
+		}
+		m, err := filepath.Glob(filepath.Join(s.dir, "md", "work", "*", "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(m)
+	}
+	if n := left(0); n != 1 {
+		t.Errorf("%d work records before it is time", n)
+	}
+	if n := left(sweepEvery); n != 0 {
+		t.Errorf("%d work records are left", n)
+	}
+
+	bad := filepath.Join(s.dir, "md", "work", "n", "no record")
+	if err := errors.Join(os.Mkdir(filepath.Dir(bad), 0o700), os.WriteFile(bad, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.pass(t.Context(), now.Add(2*sweepEvery)); err == nil {
+		t.Error("recovery of a record that is none succeeded")
+	}
+	s.writeDeleted(t, sys)
+	if n := left(2*sweepEvery + deadAfter); n != 0 {
+		t.Errorf("%d work records are left after an error", n)
+	}
+}
+
+// writeDeleted writes a file and deletes it before it is closed.
+func (s *site) writeDeleted(t *testing.T, sys *System) {
+	t.Helper()
+	d, name, err := sys.FS.Walk(t.Context(), namespace.Caller{}, "/a/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := namespace.Caller{Cred: mdfs.Cred{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}}
+	f, _, err := d.Create(t.Context(), c, name, syscall.O_WRONLY, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(t.Context(), c, make([]byte, 1<<20), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(d.Unlink(t.Context(), c, name), f.Close()); err != nil {
+		t.Fatal(err)
+	}
 }

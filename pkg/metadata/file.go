@@ -249,13 +249,14 @@ func (fl *File) Table(ctx context.Context, s objfmt.Slot) (*objfmt.ChunkTable, e
 	return t, fileError("read chunk table", fl.id, err)
 }
 
-// maxTable bounds what is read as a chunk table: MaxChunks records and some.
-const maxTable = 100 * objfmt.MaxChunks
+// maxTable bounds what is read as a chunk table of n chunks: 72 bytes each, 146
+// for a placement if each had its own; very many share theirs.
+func maxTable(n int) int64 { return min(256*int64(n), 100*objfmt.MaxChunks) + 4096 }
 
 func (f *FS) readTable(file, content objfmt.ID, src objfmt.Source) (*objfmt.ChunkTable, error) {
 	var b []byte
 	err := f.inTables(file, func(d mdfs.Dir) (err error) {
-		b, err = readFile(d, f.tableName(file, content), maxTable)
+		b, err = readFile(d, f.tableName(file, content), maxTable(src.Chunks))
 		return err
 	})
 	if err == nil && b == nil {

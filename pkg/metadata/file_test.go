@@ -66,8 +66,8 @@ func TestCreateOpenedBeforeFirstSlot(t *testing.T) {
 func TestOpenHeals(t *testing.T) {
 	w := newWorld(t)
 	fl := w.file("f", "hello")
+	w.must(w.replace(w.FS, fl, "other"))
 	w.must(w.in(fanned(stagedName, fl.id), func(d mdfs.Dir) error { return d.Remove(fl.id.String()) }))
-	w.must(w.replace(w.FS, fl, "other")) // leaves its record: there is no home
 	w.must(fl.inode.Truncate(77))
 	again, err := w.Open(ctx, w.Tree(), "f")
 	w.must(err)
@@ -129,6 +129,29 @@ func TestAppend(t *testing.T) {
 	if w.wantNames(versionName, 0); !clean {
 		t.Error("an appended file is not clean")
 	}
+}
+
+// Many appends do not fill the inode with slots, nor make versions.
+func TestManyAppends(t *testing.T) {
+	w := newWorld(t)
+	fl := w.file("f", "x")
+	text := "x"
+	for range 30 {
+		base, err := fl.Newest(ctx)
+		w.must(err)
+		own, err := w.Append(ctx, fl, me("f"), base)
+		w.must(err)
+		_, err = own.Body().WriteAt([]byte("y"), int64(len(text)))
+		w.must(err)
+		text += "y"
+		s, err := own.Commit(ctx, int64(len(text)), objfmt.Checksum([]byte(text)))
+		w.must(err)
+		w.wantSlots(fl, s.Gen)
+	}
+	if have, _ := w.read(w.FS, "f"); have != text {
+		t.Errorf("read %q", have)
+	}
+	w.wantNames(versionName, 0)
 }
 
 // An append that goes on as a session makes a version of what it appended to.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -22,7 +23,7 @@ type Expired struct {
 // Expire destroys what the records in trash/ stand for that were made before the
 // given time (R5). Each record is taken first, by renaming it, so that nobody can
 // restore what is being looked at; what turns out to be alive is put back or left
-// alone. All that is doomed becomes durable by one sync, then objects go, then
+// alone. What is doomed becomes durable by one sync, then objects go, then
 // metadata. An error of one record does not stop the others.
 //
 // before must lie at least Options.Grace back: open readers on other nodes may
@@ -36,6 +37,20 @@ func (f *FS) Expire(ctx context.Context, refs []TrashRef, before time.Time) (Exp
 	if floor := f.now().Add(-f.o.Grace); before.After(floor) {
 		before = floor
 	}
+	var errs []error
+	for chunk := range slices.Chunk(refs, expireAtOnce) {
+		if errs = append(errs, f.expire(ctx, chunk, before, &done)); ctx.Err() != nil {
+			break
+		}
+	}
+	return done, errors.Join(errs...)
+}
+
+// expireAtOnce bounds what is in dead/ at a time, which is searched for each
+// version, and the work that a gc which dies leaves to sweeps.
+const expireAtOnce = 1000
+
+func (f *FS) expire(ctx context.Context, refs []TrashRef, before time.Time, done *Expired) error {
 	var doomed []doomed
 	var errs []error
 	for _, ref := range refs {
@@ -43,15 +58,15 @@ func (f *FS) Expire(ctx context.Context, refs []TrashRef, before time.Time) (Exp
 			errs = append(errs, err)
 			break
 		}
-		d, err := f.take(ctx, ref, before, &done)
+		d, err := f.take(ctx, ref, before, done)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("expire %s: %w", ref.Name, err))
 		} else if d != nil {
 			doomed = append(doomed, d)
 		}
 	}
-	errs = append(errs, f.destroyAll(ctx, doomed, &done))
-	return done, errors.Join(errs...)
+	errs = append(errs, f.destroyAll(ctx, doomed, done))
+	return errors.Join(errs...)
 }
 
 // doomed is something that nobody can reach any more.
@@ -86,19 +101,9 @@ func (f *FS) take(ctx context.Context, ref TrashRef, before time.Time, done *Exp
 	if err := ref.valid(); err != nil {
 		return nil, err
 	}
-	var r objfmt.Record
-	var st mdfs.Stat
-	err := f.in(ref.dir(), func(d mdfs.Dir) (err error) {
-		if st, err = d.Lstat(ref.Name); err == nil {
-			r, err = readRecord(d, ref.Name)
-		}
-		return err
-	})
-	if errors.Is(err, syscall.ENOENT) {
-		return nil, nil
-	}
-	if r, err = f.readable(ref, r, &st, err); err != nil {
-		return nil, err
+	r, err := f.recordAt(ref.dir(), ref.Name, ref.Name)
+	if err != nil {
+		return nil, ignore(err, syscall.ENOENT)
 	}
 	if !r.When.Before(before) {
 		done.Kept++
@@ -106,7 +111,7 @@ func (f *FS) take(ctx context.Context, ref TrashRef, before time.Time, done *Exp
 	}
 	switch r.Kind {
 	case objfmt.RecordFile:
-		return f.takeDeletion(ctx, ref, r, done)
+		return f.takeDeletion(ctx, ref, r, before, done)
 	case objfmt.RecordVersion:
 		return f.takeExpired(ctx, ref, r, before, done)
 	case objfmt.RecordPack:
@@ -116,18 +121,26 @@ func (f *FS) take(ctx context.Context, ref TrashRef, before time.Time, done *Exp
 	return nil, f.dropTrash(stepDrop, ref)
 }
 
-// readable stands in for the record of a removal whose bytes a power failure has
-// taken: the name tells the file, the inode the time. Damage of other records is
-// an error, for fsck.
-func (f *FS) readable(ref TrashRef, r objfmt.Record, st *mdfs.Stat, err error) (objfmt.Record, error) {
+// recordAt reads the record at place/name that was made in trash/ under the name
+// made. A record of a removal whose bytes a power failure has taken is stood in
+// for: the name tells the file, the inode the time. Damage of other records is an
+// error, for fsck.
+func (f *FS) recordAt(place, name, made string) (r objfmt.Record, err error) {
+	var st mdfs.Stat
+	err = f.in(place, func(d mdfs.Dir) (err error) {
+		if st, err = d.Lstat(name); err == nil {
+			r, err = readRecord(d, name)
+		}
+		return err
+	})
 	if err == nil || !errors.Is(err, objfmt.ErrFormat) && !errors.Is(err, objfmt.ErrChecksum) {
 		return r, err
 	}
-	id, e := objfmt.ParseID(ref.Name[:min(32, len(ref.Name))])
+	id, e := objfmt.ParseID(made[:min(32, len(made))])
 	if e != nil {
 		return r, err
 	}
-	return objfmt.Record{Kind: objfmt.RecordFile, File: id, When: mtimeOf(st)}, nil
+	return objfmt.Record{Kind: objfmt.RecordFile, File: id, When: mtimeOf(&st)}, nil
 }
 
 // deletion is a file without names, its home and its record in dead/.
@@ -139,7 +152,7 @@ type deletion struct {
 // takeDeletion takes the record of a removed name, and then the home, if that was
 // the last name. The link count is read before the home is taken, to leave files
 // with names alone, and again after: a restore may have linked the home in between.
-func (f *FS) takeDeletion(ctx context.Context, ref TrashRef, r objfmt.Record, done *Expired) (doomed, error) {
+func (f *FS) takeDeletion(ctx context.Context, ref TrashRef, r objfmt.Record, before time.Time, done *Expired) (doomed, error) {
 	looked, err := f.lookFirst(r.File)
 	if err != nil {
 		return nil, err
@@ -155,7 +168,7 @@ func (f *FS) takeDeletion(ctx context.Context, ref TrashRef, r objfmt.Record, do
 	if err != nil {
 		return nil, err
 	}
-	return f.doom(ctx, name, r.File, looked, done)
+	return f.doom(ctx, name, r, before, looked, done)
 }
 
 // lookFirst is how it must not be done: looking before the record is taken.
@@ -167,8 +180,13 @@ func (f *FS) lookFirst(id objfmt.ID) (dead bool, err error) {
 	return !named, err
 }
 
-// doom decides about a file whose record is in dead/; also for recovery.
-func (f *FS) doom(ctx context.Context, record string, id objfmt.ID, looked bool, done *Expired) (doomed, error) {
+// doom decides about a file whose record is in dead/; also for sweeps. The record
+// may be older than the removal that made the file dead: of another of its names,
+// or of an unlink that was refused or killed. Whatever removes a name sets the
+// inode's ctime, so a file whose ctime is not older than before keeps the record
+// (anything else that sets it only delays). Link count and ctime are from one look.
+func (f *FS) doom(ctx context.Context, record string, r objfmt.Record, before time.Time, looked bool, done *Expired) (doomed, error) {
+	id := r.File
 	fl, place, err := f.findHome(id)
 	if errors.Is(err, syscall.ENOENT) {
 		done.Dropped++
@@ -178,8 +196,15 @@ func (f *FS) doom(ctx context.Context, record string, id objfmt.ID, looked bool,
 		return nil, err
 	}
 	defer fl.Close()
-	if named, err := fl.named(); err != nil || named && !looked {
-		return nil, errors.Join(err, f.spare(fl, place, record, done))
+	st, err := fl.inode.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case st.Nlink > 1 && !looked:
+		return nil, f.spare(fl, place, record, done)
+	case place != deadName && !time.Unix(st.Ctim.Unix()).Before(before):
+		done.Kept++
+		return nil, f.backToTrash(record, r)
 	}
 	if place != deadName {
 		if err := f.moveHome(stepDeadHome, id, place, deadName); err != nil {
@@ -299,14 +324,14 @@ func (f *FS) takeExpired(ctx context.Context, ref TrashRef, r objfmt.Record, bef
 	token := tokenGC + f.suffix()
 	v, err := f.takeVersion(stepTake, r.Content, token)
 	if errors.Is(err, syscall.ENOENT) {
-		return nil, f.dropStaleEntry(ref, done)
+		return nil, f.dropStaleEntry(ctx, ref, r, done)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if !v.When.Before(before) { // the entry is of an older record of the same content
 		done.Kept++
-		return nil, errors.Join(f.putVersionBack(v, token), f.dropStaleEntry(ref, &Expired{}))
+		return nil, errors.Join(f.putVersionBack(v, token), f.dropStaleEntry(ctx, ref, r, &Expired{}))
 	}
 	if !early {
 		if looked, err = f.usedBy(ctx, v.File, v.Content); err != nil {
@@ -371,8 +396,9 @@ func (f *FS) dropEntry(ref *TrashRef) error {
 	return f.dropTrash(stepDrop, *ref)
 }
 
-// dropStaleEntry removes a queue entry whose record is in no other place any more.
-func (f *FS) dropStaleEntry(ref TrashRef, done *Expired) error {
+// dropStaleEntry removes a queue entry whose record is in no other place any more,
+// and the copy of an own body that a writer made for it and did not live to use.
+func (f *FS) dropStaleEntry(ctx context.Context, ref TrashRef, r objfmt.Record, done *Expired) error {
 	var st mdfs.Stat
 	err := f.in(ref.dir(), func(d mdfs.Dir) (err error) {
 		st, err = d.Lstat(ref.Name)
@@ -386,7 +412,28 @@ func (f *FS) dropStaleEntry(ref TrashRef, done *Expired) error {
 		return nil
 	}
 	done.Dropped++
+	if err := f.dropOrphan(ctx, r); err != nil {
+		return err
+	}
 	return f.dropTrash(stepDrop, ref)
+}
+
+// dropOrphan removes the body of a content that no slot and no version names.
+// Versions are looked at before and after the slots, since they move into them.
+func (f *FS) dropOrphan(ctx context.Context, r objfmt.Record) error {
+	if r.Slot == nil || r.Slot.Source.Kind != objfmt.SourceBody {
+		return nil
+	}
+	if kept, taken, err := f.keptAsVersion(r.Content); kept || taken || err != nil {
+		return err
+	}
+	if use, err := f.usedBy(ctx, r.File, r.Content); use != usedNot || err != nil {
+		return err
+	}
+	if kept, taken, err := f.keptAsVersion(r.Content); kept || taken || err != nil {
+		return err
+	}
+	return f.removeBody(r.Content)
 }
 
 // destroyContent deletes objects, table and bodies of a content that nothing
@@ -461,7 +508,7 @@ func addChunks(shared map[chunkName]bool, d mdfs.Dir, s objfmt.Slot) error {
 		if name == s.Content.String() {
 			return false, nil
 		}
-		b, err := readFile(d, name, maxTable)
+		b, err := readFile(d, name, maxTable(objfmt.MaxChunks))
 		if err != nil {
 			return false, ignore(err, syscall.ENOENT)
 		}

@@ -79,6 +79,23 @@ func (f *FS) hasHome(id objfmt.ID) (bool, error) {
 	return false, nil
 }
 
+// mayHaveHome refuses a file that has names and no home: recovery and gc would
+// take it for deleted, and destroy what a session publishes in it. One name heals
+// at the next Open; two can only come to be without a home outside of [FS.Link].
+// A file without names may have lost its home lawfully.
+func (fl *File) mayHaveHome() error {
+	for _, place := range everywhere {
+		if found, err := fl.f.homeIn(place, fl.id); found || err != nil {
+			return err
+		}
+	}
+	st, err := fl.inode.Stat() // after the look: a home is removed after the last name
+	if err == nil && st.Nlink > 0 {
+		err = fmt.Errorf("the file has %d names and no home; with one name it gets one when it is opened: %w", st.Nlink, syscall.ESTALE)
+	}
+	return err
+}
+
 // moveHome renames a home from one place to another. ENOENT: it is not there.
 func (f *FS) moveHome(p *fault.Step, id objfmt.ID, from, to string) error {
 	fromDir, fromName := homePath(from, id)

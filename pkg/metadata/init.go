@@ -25,8 +25,9 @@ var privateDirs = []string{
 	workName, nodesName, deadName, takenName, repackName, damagedName,
 }
 
-// Init makes the private directories and marfs.json; it is idempotent and
-// refuses a directory that belongs to another namespace.
+// Init makes the private directories and marfs.json; it is idempotent and refuses
+// a directory that belongs to another namespace, or that others can enter, unless
+// that is empty: then it becomes 0700.
 func Init(md mdfs.FS, namespace string) error {
 	root := md.Root()
 	b, err := readFile(root, markerName, maxMarker)
@@ -42,6 +43,9 @@ func Init(md mdfs.FS, namespace string) error {
 		return err
 	}
 	marked := err == nil
+	if err := closeRoot(root); err != nil {
+		return err
+	}
 	if err := makeDirs(root); err != nil {
 		return err
 	}
@@ -51,6 +55,34 @@ func Init(md mdfs.FS, namespace string) error {
 		}
 	}
 	return syncAll(stepInit, md) // every directory's name and the marker's, in one call
+}
+
+// closeRoot keeps others out of a new metadata directory.
+func closeRoot(root mdfs.Dir) error {
+	denied := checkRoot(root)
+	if !errors.Is(denied, errRootOpen) {
+		return denied
+	}
+	empty := true
+	err := eachEntry(root, "", func(string) (bool, error) { empty = false; return true, nil })
+	if err != nil || !empty {
+		return errors.Join(denied, err)
+	}
+	return stepInit.Do(func() error { return root.Chmod(".", 0o700) })
+}
+
+// errRootOpen is a metadata directory that others can enter.
+var errRootOpen = fmt.Errorf("others can enter it, and could reach the slots of files beside MarFS (chmod 700 closes it): %w", syscall.EPERM)
+
+// checkRoot refuses a metadata directory that others than its owner can enter: in
+// tree/ they own files, and a slot that one of them copied to a file of his own
+// would have gc delete the objects of another.
+func checkRoot(root mdfs.Dir) error {
+	st, err := root.Stat()
+	if err == nil && st.Mode&0o077 != 0 {
+		err = fmt.Errorf("mode %04o, want 0700: %w", st.Mode&0o7777, errRootOpen)
+	}
+	return err
 }
 
 func checkOwner(m objfmt.Marker, namespace string) error {
@@ -175,6 +207,9 @@ func (f *FS) open(ctx context.Context) (err error) {
 		return fmt.Errorf("node name %q: %w", f.o.Node, syscall.EINVAL)
 	}
 	if err := f.checkMarker(); err != nil {
+		return err
+	}
+	if err := checkRoot(f.md.Root()); err != nil {
 		return err
 	}
 	if err := f.checkPrivate(); err != nil {

@@ -2,6 +2,8 @@ package metadata
 
 import (
 	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -120,6 +122,28 @@ func TestInitAndOpenRefuse(t *testing.T) {
 	}
 }
 
+// In tree/ users own files: who could get there beside MarFS could give them any slot.
+func TestOthersMayNotEnter(t *testing.T) {
+	root := t.TempDir()
+	w := newWorldIn(t, root) // empty, and open to all: Init closes it
+	st, err := os.Stat(root)
+	w.must(err)
+	if st.Mode().Perm() != 0o700 {
+		t.Errorf("mode %v after Init", st.Mode())
+	}
+	md := w.mount()
+	defer md.Close()
+	for _, mode := range []os.FileMode{0o701, 0o710, 0o750, 0o755} {
+		w.must(os.Chmod(root, mode))
+		_, err := Open(ctx, md, w.o)
+		wantErrno(t, err, syscall.EPERM)
+		wantErrno(t, Init(md, "test"), syscall.EPERM)
+		if !strings.Contains(err.Error(), "chmod 700") {
+			t.Errorf("no hint in %q", err)
+		}
+	}
+}
+
 func TestAdopt(t *testing.T) {
 	w := newWorld(t)
 	w.must(os.Rename(w.root+"/files", w.root+"/old"))
@@ -204,6 +228,40 @@ func TestSweepOfGC(t *testing.T) {
 	w.wantNothingDead()
 	if w.store.len() != 0 {
 		t.Error("the object stayed")
+	}
+}
+
+// A restorer of a deletion that died gives its record back, also one whose bytes a
+// power failure has taken, unless the file has a name again.
+func TestRecoverGivesDeletionBack(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		torn, named bool
+		left        int
+	}{{"whole", false, false, 1}, {"torn", true, false, 1}, {"restored", false, true, 0}, {"restored, torn", true, true, 0}} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			fl := w.file("f", "x")
+			if c.named {
+				w.must(w.Link(ctx, me("g"), w.Tree(), "f", w.Tree(), "g"))
+			}
+			w.must(w.Unlink(ctx, me("f"), w.Tree(), "f"))
+			ref := w.trash()[0]
+			taken := filepath.Join(w.root, workName, "dead", ref.Name+".01020304")
+			w.must(os.Mkdir(filepath.Dir(taken), 0o700))
+			w.must(os.Rename(filepath.Join(w.root, ref.dir(), ref.Name), taken))
+			if c.torn {
+				w.must(os.Truncate(taken, 0))
+			}
+			w.must(w.Recover(ctx, nil))
+			w.wantNothingDead()
+			refs := w.trash()
+			if len(refs) != c.left || c.left > 0 && refs[0] != ref {
+				t.Fatalf("trash %v, want %d of %v", refs, c.left, ref)
+			}
+			w.expire()
+			w.wantHome(fl.ID(), map[bool]string{true: stagedName}[c.named])
+		})
 	}
 }
 

@@ -138,5 +138,10 @@ func (o *Own) commit(size int64, sum uint64) (objfmt.Slot, error) {
 	if err := syncFile(stepSync, o.fl.inode); err != nil {
 		return s, err
 	}
-	return s, o.fl.syncNames()
+	if err := o.fl.syncNames(); err != nil || empty(o.base) {
+		return s, err // a new file's lower slot goes when it is packed
+	}
+	// The slots below an append, or a log file fills its inode with them.
+	_, err = o.fl.dropLower(o.who, "append", s.Nonce)
+	return s, err
 }

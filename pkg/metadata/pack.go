@@ -104,7 +104,8 @@ func (f *FS) BeginPack(ctx context.Context, members []PackMember) (*Pack, error)
 
 // Publish makes each member's content the range of the object, on exactly the
 // slot it was read by. A member that changed meanwhile is left as it is, and is
-// never retried: that is what lets a bump alone fence a packer. ref is the
+// never retried: that is what lets a bump alone fence a packer. Nor is one whose
+// inode has no room for another slot: it must not hold up the others. ref is the
 // object's, complete and durable. It returns how many were published.
 func (p *Pack) Publish(ctx context.Context, ref objfmt.ObjectRef) (won int, err error) {
 	for i := range p.members {
@@ -135,6 +136,9 @@ func (p *Pack) publish(m *PackMember, ref objfmt.ObjectRef) error {
 	s, err := fl.publish(stepPackSlot, m.Slot, next)
 	if err == nil {
 		m.won, m.nonce = true, s.Nonce
+	}
+	if full(err) {
+		return nil
 	}
 	return ignore(err, errLost)
 }
@@ -278,9 +282,13 @@ func (f *FS) settlePack(ctx context.Context, name string, last bool) error {
 		return err
 	}
 	object := t.Object.Object
+	var stuck error
 	for _, m := range t.Members {
-		if err := f.fenceMember(ctx, m, object); err != nil {
-			return fileError("fence", m.File, err)
+		err := fileError("fence", m.File, f.fenceMember(ctx, m, object))
+		if full(err) {
+			stuck = errors.Join(stuck, err)
+		} else if err != nil {
+			return err
 		}
 	}
 	// The bumps durable before the pack goes.
@@ -292,12 +300,16 @@ func (f *FS) settlePack(ctx context.Context, name string, last bool) error {
 		return err
 	}
 	if live := len(t.Members) - len(lost); live > 0 {
+		// One that could not be fenced may be published late: the pack is there.
 		for _, content := range lost {
 			if err := f.packHint(object, content); err != nil {
 				return err
 			}
 		}
 		return f.filePack(deadName, name, object, live)
+	}
+	if stuck != nil {
+		return stuck
 	}
 	if err := f.deletePrefix(ctx, object, nil); err != nil || !last {
 		return err
@@ -324,7 +336,7 @@ func (f *FS) fenceMember(ctx context.Context, m objfmt.Member, object objfmt.Obj
 		if f.o.Omit.Has(omit.FenceBump) {
 			return nil
 		}
-		if _, err = fl.publish(stepFence, top, top); !errors.Is(err, errLost) {
+		if _, err = fl.publishAnyway(stepFence, top, top); !errors.Is(err, errLost) {
 			return err
 		}
 	}

@@ -2,6 +2,8 @@ package metadata
 
 import (
 	"bytes"
+	"fmt"
+	"syscall"
 	"testing"
 	"time"
 
@@ -199,5 +201,89 @@ func TestRecoverPack(t *testing.T) {
 		if w.store.holds(r) != (published > 0) {
 			t.Errorf("%d published: after grace the object is there: %v", published, w.store.holds(r))
 		}
+	}
+}
+
+// fill takes the room for xattrs of an inode, and returns how to give it back.
+func fill(t *testing.T, fl *File) (empty func()) {
+	t.Helper()
+	var names []string
+	for size := 4000; size > 0; size /= 2 {
+		for {
+			name := fmt.Sprintf("user.fill%d", len(names))
+			if err := fl.inode.Setxattr(name, make([]byte, size), 0); err != nil {
+				break
+			}
+			if names = append(names, name); len(names) > 1000 {
+				t.Skip("inodes have room without end here")
+			}
+		}
+	}
+	return func() {
+		for _, name := range names {
+			if err := fl.inode.Removexattr(name); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// A member whose inode has no room for a slot is lost, and the others are packed.
+func TestPackWithFullInode(t *testing.T) {
+	w := newWorld(t)
+	a, b, c := w.file("a", "aaa"), w.file("b", "bbb"), w.file("c", "ccc")
+	empty := fill(t, b)
+	r := w.pack(a, b, c)
+	for name, want := range map[string]objfmt.SourceKind{"a": objfmt.SourceObj, "b": objfmt.SourceOwn, "c": objfmt.SourceObj} {
+		if _, s := w.read(w.FS, name); s.Source.Kind != want {
+			t.Errorf("%s is in %s", name, s.Source.Kind)
+		}
+	}
+	hints, err := w.Hints(ctx)
+	w.must(err)
+	if hints[r.Object] != 1 {
+		t.Errorf("hints %v, want one for %s", hints, r.Object)
+	}
+	empty()
+	w.pack(b)
+}
+
+// A packer died. A member that cannot be fenced does not keep the others' pack
+// unfinished; a pack that has no others waits until there is room.
+func TestRecoverPackWithFullInode(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.file("a", "aaa"), w.file("b", "bbb")
+	begin := func(list []PackMember) *Pack {
+		p, err := w.BeginPack(ctx, list)
+		w.must(err)
+		w.store.put(ref(p.Object, 0, 9))
+		return p
+	}
+	p := begin(w.members(a, b))
+	all := p.members
+	p.members = all[:1]
+	_, err := p.Publish(ctx, ref(p.Object, 0, 9))
+	w.must(err)
+	alone := begin(w.members(b))
+	_, err = b.dropLower(me("b"), "test", 0) // a fence would make room with it
+	w.must(err)
+	empty := fill(t, b)
+	w.must(w.RecoverPack(ctx, p.name))
+	wantErrno(t, w.RecoverPack(ctx, alone.name), syscall.ENOSPC)
+	w.wantHome(a.ID(), filesName)
+	if w.store.len() != 2 {
+		t.Errorf("%d objects, want 2", w.store.len())
+	}
+	empty()
+	p.members = all[1:] // its packer wakes up
+	won, err := p.Publish(ctx, ref(p.Object, 0, 9))
+	if w.must(err); won != 1 {
+		t.Errorf("%d members published", won)
+	}
+	w.pass(2 * time.Hour)
+	w.must(w.Sweep(ctx, *w.clock))
+	w.wantNothingDead()
+	if w.store.len() != 1 {
+		t.Errorf("%d objects, want that of the pack", w.store.len())
 	}
 }

@@ -64,11 +64,11 @@ func (f *FS) memberNeeds(ctx context.Context, m objfmt.Member, object objfmt.Obj
 // packGone: without a member table the pack is deleted, or not finished yet.
 func (f *FS) packGone(name string, r objfmt.Record, done *Expired) error {
 	for dir, prefix := range map[string]string{openPacks: r.Object.String(), deadName: deadPack + r.Object.String()} {
-		list, err := f.names(dir, prefix)
+		found, err := f.anyName(dir, prefix)
 		if err != nil {
 			return err
 		}
-		if len(list) > 0 {
+		if found {
 			done.Kept++
 			return f.backToTrash(name, r)
 		}

@@ -154,6 +154,14 @@ func (f *FS) names(p, prefix string) (list []string, err error) {
 	return list, ignore(err, syscall.ENOENT)
 }
 
+// anyName tells whether there is a name in p that begins with prefix.
+func (f *FS) anyName(p, prefix string) (found bool, err error) {
+	err = f.in(p, func(d mdfs.Dir) error {
+		return eachEntry(d, prefix, func(string) (bool, error) { found = true; return true, nil })
+	})
+	return found, ignore(err, syscall.ENOENT)
+}
+
 // putTemp makes a file in dead/, durable, to be moved to its place: a sweep finds
 // it when it stays. The caller removes or renames it.
 func (f *FS) putTemp(p *fault.Step, sync bool, fill func(fl mdfs.File) error) (name string, err error) {

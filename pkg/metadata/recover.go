@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 
+	"marfs/internal/fault"
 	"marfs/pkg/mdfs"
 	"marfs/pkg/metadata/internal/omit"
 	"marfs/pkg/objfmt"
@@ -21,6 +22,9 @@ import (
 // can succeed, and only then what nothing names is deleted. The record stays in
 // dead/, and [FS.Sweep] deletes again what an upload on its way may bring.
 func (f *FS) RecoverWork(ctx context.Context, node, name string) error {
+	if ref, _, ok := strings.Cut(name, "."); ok {
+		return f.recoverRestore(ctx, node, name, ref)
+	}
 	err := f.in(workName+"/"+node, func(d mdfs.Dir) error {
 		return f.in(deadName, func(dead mdfs.Dir) error {
 			return rename(stepTake, d, name, dead, deadWork+name, 0)
@@ -48,8 +52,6 @@ func (f *FS) settleWork(ctx context.Context, name string, last bool) error {
 	switch r.Kind {
 	case objfmt.RecordWork:
 		err = f.settleSession(ctx, r)
-	case objfmt.RecordFile, objfmt.RecordDir, objfmt.RecordSymlink, objfmt.RecordSpecial:
-		return f.returnDeletion(ctx, name, r)
 	default:
 		err = fmt.Errorf("%s: a record of kind %q: %w", name, r.Kind, objfmt.ErrFormat)
 	}
@@ -123,13 +125,11 @@ func (fl *File) fence(ctx context.Context, session objfmt.ID) error {
 		if err != nil {
 			return err
 		}
-		s, err := fl.publish(stepFence, top, next)
+		s, err := fl.publishAnyway(stepFence, top, next)
+		if (errors.Is(err, errLost) || full(err)) && next.Content != top.Content { // copied for nothing
+			err = errors.Join(err, fl.f.removeBody(next.Content))
+		}
 		if errors.Is(err, errLost) {
-			if next.Content != top.Content { // copied for nothing
-				if err := fl.f.removeBody(next.Content); err != nil {
-					return err
-				}
-			}
 			continue
 		}
 		if err != nil {
@@ -141,6 +141,19 @@ func (fl *File) fence(ctx context.Context, session objfmt.ID) error {
 		return fl.settle(s, false)
 	}
 	return errLost
+}
+
+// publishAnyway is publish for a fencer: when the inode has no room for another
+// slot, the lower ones go first, which are of nobody's any more.
+func (fl *File) publishAnyway(p *fault.Step, prev, next objfmt.Slot) (objfmt.Slot, error) {
+	s, err := fl.publish(p, prev, next)
+	if !full(err) {
+		return s, err
+	}
+	if _, e := fl.dropLower(Who{}, "fence", 0); e != nil {
+		return s, errors.Join(err, e)
+	}
+	return fl.publish(p, prev, next)
 }
 
 // bumped is the slot that fences: the same content with a new nonce. A slot open
@@ -193,7 +206,7 @@ func (fl *File) copied(ctx context.Context, s objfmt.Slot, fenced objfmt.ID) (ob
 		return err
 	})
 	if err != nil {
-		return s, err
+		return s, errors.Join(err, fl.f.dropTemp(tmp))
 	}
 	var b [4]byte
 	fl.f.random(b[:])

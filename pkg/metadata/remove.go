@@ -202,10 +202,37 @@ func (v *victim) refused(why error) error {
 	if v.rec.Kind == "" || unclear(why) {
 		return nil
 	}
+	if only, err := v.onlyRecord(why); only || err != nil {
+		return err
+	}
 	if v.f.o.Omit.Has(omit.OwnRecordOnly) {
 		return v.dropAnyRecord()
 	}
 	return v.f.dropTrash(stepRecordBack, v.ref)
+}
+
+// onlyRecord: the name was not there, the file has none any more, and nobody else
+// has recorded that: it was this attempt. A call that a signal interrupts is
+// repeated, and finds done what a server did for the first.
+func (v *victim) onlyRecord(why error) (bool, error) {
+	if v.rec.Kind != objfmt.RecordFile || !errors.Is(why, syscall.ENOENT) {
+		return false, nil
+	}
+	if named, err := v.fl.named(); named || err != nil {
+		return false, err
+	}
+	only := true
+	err := v.f.in(v.ref.dir(), func(d mdfs.Dir) error {
+		return eachEntry(d, v.rec.File.String()+"-", func(name string) (bool, error) {
+			if name == v.ref.Name {
+				return false, nil
+			}
+			r, err := readRecord(d, name)
+			only = only && (err != nil || r.Kind != objfmt.RecordFile)
+			return !only, ignore(err, syscall.ENOENT)
+		})
+	})
+	return only, ignore(err, syscall.ENOENT)
 }
 
 func unclear(err error) bool {
@@ -234,13 +261,14 @@ func (v *victim) removed() error {
 	if v.rec.Kind == objfmt.RecordFile {
 		return v.recheck()
 	}
-	if v.rec.Kind != "" || v.fl.id.IsZero() {
+	if v.rec.Kind != "" {
 		return nil
 	}
 	s, _, err := v.fl.newest()
-	if err != nil {
+	if err != nil || s.Gen == 0 {
 		return err
 	}
+	v.fl.id, v.rec.File = s.File, s.File // somebody may have given it an identity, and a home
 	if committed(s) {
 		v.rec.Kind = objfmt.RecordFile
 		_, err = v.f.putTrash(v.rec, false)

@@ -2,6 +2,8 @@ package metadata
 
 import (
 	"os"
+	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -85,6 +87,41 @@ func TestUnlinkRefused(t *testing.T) {
 	}
 }
 
+// A server that did an unlink, and says ENOENT when it is repeated after a signal:
+// the record stays. It goes when another's tells the same, or the file has a name.
+func TestUnlinkDoneAndDenied(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		second, other bool
+		want          int
+	}{{"alone", false, false, 1}, {"linked", true, false, 0}, {"another was faster", false, true, 1}} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			fl := w.file("f", "text")
+			if c.second {
+				w.must(w.Link(ctx, me("g"), w.Tree(), "f", w.Tree(), "g"))
+			}
+			v, err := w.look(me("f"), w.Tree(), "f", "unlink")
+			w.must(err)
+			defer v.close()
+			err = v.remove(me("f"), func() error {
+				if c.other {
+					w.must(w.Unlink(ctx, me("f"), w.Tree(), "f"))
+				} else {
+					w.must(w.Tree().Remove("f"))
+				}
+				return syscall.ENOENT
+			})
+			wantErrno(t, err, syscall.ENOENT)
+			if refs := w.trash(); len(refs) != c.want {
+				t.Errorf("records %v, want %d", refs, c.want)
+			}
+			w.expire()
+			w.wantHome(fl.ID(), map[bool]string{true: stagedName}[c.second])
+		})
+	}
+}
+
 // Of two names only the last one's removal ends the file.
 func TestUnlinkOfHardLinks(t *testing.T) {
 	w := newWorld(t)
@@ -102,6 +139,80 @@ func TestUnlinkOfHardLinks(t *testing.T) {
 	w.expire()
 	if w.store.len() != 0 {
 		t.Error("the object stayed")
+	}
+}
+
+// An old record, of another name or of a removal that never was, says nothing
+// about when the last name went: that removal has a record and a keep time.
+func TestOldRecordSparesLateRemoval(t *testing.T) {
+	w := newWorld(t)
+	w.pass(-31 * 24 * time.Hour) // inodes have the real time, which is that of the last removal
+	fl, err := w.Create(ctx, me("a"), w.Tree(), "a", 0o644)
+	w.must(err)
+	defer fl.Close()
+	_, err = w.stream(w.FS, fl, 10)
+	w.must(err)
+	w.must(w.Link(ctx, me("b"), w.Tree(), "a", w.Tree(), "b"))
+	w.must(w.Unlink(ctx, me("a"), w.Tree(), "a"))
+	_, err = w.putTrash(objfmt.Record{Kind: objfmt.RecordFile, File: fl.ID(), When: *w.clock, Node: "n", Path: "c", Why: "unlink"}, false)
+	w.must(err) // of one that was killed
+	w.pass(31 * 24 * time.Hour)
+	w.must(w.Unlink(ctx, me("b"), w.Tree(), "b"))
+	old := w.trash()
+	done, err := w.Expire(ctx, old, w.clock.Add(-30*24*time.Hour))
+	w.must(err)
+	if w.store.len() != 1 || done.Kept != 3 || !slices.Equal(w.trash(), old) {
+		t.Fatalf("%+v, %d objects; trash %v, was %v", done, w.store.len(), w.trash(), old)
+	}
+	w.wantHome(fl.ID(), filesName)
+
+	// A gc that died before it had the home had not decided.
+	w.must(os.Rename(filepath.Join(w.root, old[0].dir(), old[0].Name), filepath.Join(w.root, deadName, deadTrash+old[0].Name)))
+	w.pass(2 * time.Hour)
+	w.must(w.Sweep(ctx, *w.clock))
+	if w.store.len() != 1 || !slices.Equal(w.trash(), old) {
+		t.Fatalf("after a sweep %d objects, trash %v, was %v", w.store.len(), w.trash(), old)
+	}
+	w.expire()
+	if w.store.len() != 0 || len(w.trash()) != 0 {
+		t.Errorf("%d objects and %d records are left", w.store.len(), len(w.trash()))
+	}
+}
+
+// What has names and no home looks deleted to recovery and gc: nothing may be
+// published in it.
+func TestLinkWithoutHome(t *testing.T) {
+	w := newWorld(t)
+	orphan := func(name string) {
+		in, err := w.Tree().OpenFile(name, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR, 0o644)
+		w.must(err)
+		in.Close()
+	}
+	orphan("a")
+	w.must(w.Link(ctx, me("b"), w.Tree(), "a", w.Tree(), "b"))
+	fl, err := w.Open(ctx, w.Tree(), "b")
+	w.must(err)
+	defer fl.Close()
+	w.wantHome(fl.ID(), stagedName)
+	_, err = w.stream(w.FS, fl, 10)
+	w.must(err)
+
+	orphan("c")
+	w.must(w.Tree().Link("c", w.Tree(), "d")) // behind the back of the protocol
+	two, err := w.Open(ctx, w.Tree(), "c")
+	w.must(err)
+	defer two.Close()
+	_, err = w.stream(w.FS, two, 10)
+	wantErrno(t, err, syscall.ESTALE)
+	w.must(w.Tree().Remove("d"))
+	one, err := w.Open(ctx, w.Tree(), "c")
+	w.must(err)
+	defer one.Close()
+	_, err = w.stream(w.FS, one, 10)
+	w.must(err)
+	w.must(w.Recover(ctx, nil))
+	if w.store.len() != 2 {
+		t.Errorf("%d objects, want 2", w.store.len())
 	}
 }
 
@@ -202,6 +313,45 @@ func TestRestoreAsUser(t *testing.T) {
 	w.must(err)
 	if st.Uid != 4242 || st.Nlink != 2 {
 		t.Errorf("uid %d, nlink %d", st.Uid, st.Nlink)
+	}
+}
+
+// What a user makes again is his, whatever its name stands for by then; root gives
+// it back to its owner.
+func TestRestoreOthersAs(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	user, root := Who{Cred: mdfs.Cred{UID: 4242, GID: 4242}}, me("")
+	for _, c := range []struct {
+		who          Who
+		owner, group int // in the record
+		uid, gid     uint32
+	}{{who: user, owner: 4242, group: 4242, uid: 4242, gid: 4242}, {who: user, uid: 4242, gid: 4242}, {who: root, owner: 4242, group: 4243, uid: 4242, gid: 4243}} {
+		w := newWorld(t)
+		tree := w.Tree()
+		w.must(tree.Chmod(".", 0o777))
+		w.must(tree.Symlink("some/where", "link"))
+		w.must(tree.Mkdir("dir", 0o750))
+		w.must(tree.Mknod("fifo", syscall.S_IFIFO|0o640, 0))
+		for _, name := range []string{"link", "dir", "fifo"} {
+			w.must(tree.Lchown(name, c.owner, c.group))
+			if name == "dir" {
+				w.must(w.Rmdir(ctx, me(name), tree, name))
+			} else {
+				w.must(w.Unlink(ctx, me(name), tree, name))
+			}
+			ref := w.trash()[0]
+			w.must(tree.Mkdir(name, 0o700))
+			wantErrno(t, w.Restore(ctx, c.who, ref, tree, name), syscall.EEXIST)
+			w.must(tree.RemoveDir(name))
+			w.must(w.Restore(ctx, c.who, ref, tree, name))
+			st, err := tree.Lstat(name)
+			if err != nil || st.Uid != c.uid || st.Gid != c.gid {
+				t.Errorf("as %d: %s is of %d:%d, want %d:%d, %v", c.who.UID, name, st.Uid, st.Gid, c.uid, c.gid, err)
+			}
+		}
+		w.wantNothingDead()
 	}
 }
 

@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
+	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"marfs/internal/fault"
 	"marfs/pkg/mdfs"
@@ -32,7 +36,7 @@ func (f *FS) Restore(ctx context.Context, who Who, ref TrashRef, dir mdfs.Dir, n
 		return err
 	}
 	if err := f.remake(who, taken, dir, name); err != nil {
-		return errors.Join(err, f.returnRef(taken, ref))
+		return errors.Join(err, f.returnRef(f.o.Node, taken, ref))
 	}
 	if err := syncDir(stepRestore, dir); err != nil { // [D]: the record goes now
 		return err
@@ -42,8 +46,8 @@ func (f *FS) Restore(ctx context.Context, who Who, ref TrashRef, dir mdfs.Dir, n
 
 // returnRef puts a record back that was taken for a restore which made nothing:
 // whatever names the file has now, an unlink that is going on may need the record.
-func (f *FS) returnRef(taken string, ref TrashRef) error {
-	err := f.in(workName+"/"+f.o.Node, func(work mdfs.Dir) error {
+func (f *FS) returnRef(node, taken string, ref TrashRef) error {
+	err := f.in(workName+"/"+node, func(work mdfs.Dir) error {
 		return f.inMade(ref.dir(), func(d mdfs.Dir) error {
 			return rename(stepPutBack, work, taken, d, ref.Name, 0)
 		})
@@ -85,32 +89,77 @@ func (f *FS) relink(who Who, id objfmt.ID, dir mdfs.Dir, name string) error {
 	return err
 }
 
-// remakeOther makes a directory, symlink or special file as it was.
+// remakeOther makes a directory, symlink or special file as it was. All of it is
+// done with the caller's rights: by name, anybody who may write to dir can put
+// something else in between. For root, who may give it to its owner again, it is
+// made where nobody can, and moved to its place complete.
 func (f *FS) remakeOther(who Who, r objfmt.Record, dir mdfs.Dir, name string) error {
-	err := f.md.As(who.Cred, func() error {
-		return stepRestore.Do(func() error {
-			switch r.Kind {
-			case objfmt.RecordDir:
-				return dir.Mkdir(name, r.Mode&0o1777)
-			case objfmt.RecordSymlink:
-				return dir.Symlink(r.Target, name)
-			}
-			return dir.Mknod(name, r.Mode, r.Rdev)
-		})
-	})
-	if err != nil {
-		return err
-	}
-	return restoreAttrs(r, dir, name)
-}
-
-// restoreAttrs sets what making it as the caller has left out.
-func restoreAttrs(r objfmt.Record, dir mdfs.Dir, name string) error {
-	return stepRestore.Do(func() error {
-		if isRoot() {
-			if err := dir.Lchown(name, int(r.UID), int(r.GID)); err != nil {
+	if who.UID != 0 || !isRoot() {
+		return f.md.As(who.Cred, func() error {
+			if err := remakeAt(r, dir, name); err != nil {
 				return err
 			}
+			return restoreAttrs(r, dir, name, -1)
+		})
+	}
+	tmp := deadTemp + f.suffix()
+	return f.in(deadName, func(d mdfs.Dir) error {
+		err := remakeAt(r, d, tmp)
+		if err == nil {
+			err = restoreAttrs(r, d, tmp, int(r.UID))
+		}
+		if err == nil {
+			err = moveFree(d, tmp, dir, name)
+		}
+		if err != nil {
+			return errors.Join(err, removeAny(stepDrop, d, tmp))
+		}
+		return nil
+	})
+}
+
+// moveFree renames to a name that is not there (EEXIST).
+func moveFree(d mdfs.Dir, name string, to mdfs.Dir, newname string) error {
+	err := rename(stepRestore, d, name, to, newname, unix.RENAME_NOREPLACE)
+	if !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.ENOSYS) {
+		return err
+	}
+	if found, err := exists(to, newname); err != nil { // the filesystem has no such flag
+		return err
+	} else if found {
+		return &os.LinkError{Op: "rename", Old: name, New: newname, Err: syscall.EEXIST}
+	}
+	return rename(stepRestore, d, name, to, newname, 0)
+}
+
+// removeAny removes a name, also of an empty directory.
+func removeAny(p *fault.Step, d mdfs.Dir, name string) error {
+	err := remove(p, d, name)
+	if errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.EPERM) {
+		err = removeDir(p, d, name)
+	}
+	return ignore(err, syscall.ENOENT)
+}
+
+func remakeAt(r objfmt.Record, dir mdfs.Dir, name string) error {
+	return stepRestore.Do(func() error {
+		switch r.Kind {
+		case objfmt.RecordDir:
+			return dir.Mkdir(name, r.Mode&0o1777)
+		case objfmt.RecordSymlink:
+			return dir.Symlink(r.Target, name)
+		}
+		return dir.Mknod(name, r.Mode, r.Rdev)
+	})
+}
+
+// restoreAttrs sets what making it has left out. Users (owner -1) get the group
+// back if they are in it.
+func restoreAttrs(r objfmt.Record, dir mdfs.Dir, name string, owner int) error {
+	return stepRestore.Do(func() error {
+		err := dir.Lchown(name, owner, int(r.GID))
+		if err != nil && (owner >= 0 || !errors.Is(err, syscall.EPERM)) {
+			return err
 		}
 		if r.Kind != objfmt.RecordSymlink {
 			if err := dir.Chmod(name, r.Mode&0o7777); err != nil {
@@ -126,10 +175,24 @@ func restoreAttrs(r objfmt.Record, dir mdfs.Dir, name string) error {
 	})
 }
 
-// returnDeletion puts a taken record of a removal back into trash/, unless the
-// file has a name again: then the restore was done.
-func (f *FS) returnDeletion(ctx context.Context, name string, r objfmt.Record) error {
+// recoverRestore ends a restore of a removal that did not come to its end: the
+// record is dropped when the file has a name again, and else goes back to where it
+// was taken from, by one rename, so that at no moment it is where no user and no
+// gc would find it. It never waits in dead/: nothing of a restore can arrive late.
+// A name that is removed after the look has a record of its own, and one that is
+// made then keeps gc from acting by this one.
+func (f *FS) recoverRestore(ctx context.Context, node, name, ref string) error {
 	if err := ctx.Err(); err != nil {
+		return err
+	}
+	back := TrashRef{Name: ref}
+	work := workName + "/" + node
+	r, err := f.recordAt(work, name, ref)
+	if err != nil {
+		return ignore(err, syscall.ENOENT) // the restore ended, or somebody else has it
+	}
+	back.Day = r.When.UTC().Format(dayFormat)
+	if err := back.valid(); err != nil {
 		return err
 	}
 	if r.Kind == objfmt.RecordFile {
@@ -138,10 +201,10 @@ func (f *FS) returnDeletion(ctx context.Context, name string, r objfmt.Record) e
 			return err
 		}
 		if named {
-			return f.in(deadName, func(d mdfs.Dir) error { return remove(stepDrop, d, name) })
+			return f.in(work, func(d mdfs.Dir) error { return remove(stepDrop, d, name) })
 		}
 	}
-	return f.backToTrash(name, r)
+	return f.returnRef(node, name, back)
 }
 
 // hasNames tells whether a file has a name beside its home.
@@ -155,9 +218,13 @@ func (f *FS) hasNames(id objfmt.ID) (bool, error) {
 	return st.Nlink > 1, err
 }
 
-// backToTrash moves a record from dead/ into the queue, under the day it was made.
+// backToTrash gives back a record of trash/ that a gc has taken into dead/, under
+// the name it had: its maker may be about to look for it.
 func (f *FS) backToTrash(name string, r objfmt.Record) error {
-	ref := f.trashRef(r)
+	ref := TrashRef{Day: r.When.UTC().Format(dayFormat), Name: strings.TrimPrefix(name, deadTrash)}
+	if err := ref.valid(); err != nil {
+		return err
+	}
 	return f.in(deadName, func(d mdfs.Dir) error {
 		return f.inMade(ref.dir(), func(to mdfs.Dir) error { return rename(stepPutBack, d, name, to, ref.Name, 0) })
 	})
@@ -260,17 +327,10 @@ func (f *FS) putVersionBack(r objfmt.Record, token string) error {
 		return err
 	})
 	if err == nil && st.Nlink == 1 {
-		err = f.enqueue(stepPutBack, takenName, name, r, true)
+		_, err = f.enqueue(stepPutBack, takenName, name, r, true)
 	}
 	if err == nil {
-		err = f.in(takenName, func(taken mdfs.Dir) error {
-			return f.inMade(fanned(versionName, r.Content), func(d mdfs.Dir) error {
-				if err := link(stepPutBack, taken, name, d, r.Content.String()); err != nil {
-					return ignore(err, syscall.EEXIST)
-				}
-				return syncDir(stepPutBack, d)
-			})
-		})
+		err = f.placeVersion(stepPutBack, takenName, name, r, false, true)
 	}
 	if err != nil {
 		return ignore(err, syscall.ENOENT) // somebody took it over

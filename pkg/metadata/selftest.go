@@ -47,9 +47,9 @@ func (f *FS) selfTest(ctx context.Context) error {
 	return syncAll(stepInit, f.md)
 }
 
-// full reports whether err says that the filesystem has no room left.
+// full reports whether err says that the filesystem, or an inode, has no room left.
 func full(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.E2BIG)
 }
 
 // scratch runs fn with a file in a directory in tree/, as the users' are.

@@ -29,6 +29,7 @@ type Session struct {
 	count     uint32 // content ids given out
 	bodies    []sessionBody
 	tables    []objfmt.ID
+	dropped   bool      // some of them are gone already
 	restore   objfmt.ID // the version being restored: its record is taken, and goes with the session
 }
 
@@ -36,6 +37,7 @@ type Session struct {
 type sessionBody struct {
 	id   objfmt.ID
 	file mdfs.File
+	done bool // it goes when no slot names it any more
 }
 
 // errEnded is a call after End or Abort.
@@ -44,6 +46,7 @@ var errEnded = fmt.Errorf("session has ended: %w", syscall.EBADF)
 // Begin starts a session that replaces the content of fl: its work record is
 // durable when Begin returns. base is the slot the session starts from; if it is
 // open by another session the file is busy (EBUSY), unless base is fl's own first slot.
+// ESTALE: the file has names and no home.
 func (f *FS) Begin(ctx context.Context, fl *File, who Who, base objfmt.Slot) (*Session, error) {
 	return f.begin(ctx, fl, who, fl.created, base)
 }
@@ -90,6 +93,9 @@ func (f *FS) newSessionOf(ctx context.Context, fl *File, who Who, own objfmt.ID,
 		s.ID, s.count = own, ownContents // it goes on, with a record from now
 	case Busy(base):
 		return nil, fmt.Errorf("open by session %s: %w", base.Session, syscall.EBUSY)
+	}
+	if err := fl.mayHaveHome(); err != nil {
+		return nil, err
 	}
 	fl.used.Store(true)
 	f.setLive(s.ID, true)
@@ -138,7 +144,7 @@ func (s *Session) NewBody(ctx context.Context) (objfmt.ID, mdfs.File, error) {
 	if err != nil {
 		return objfmt.ID{}, nil, fileError("make body", s.fl.id, err)
 	}
-	s.bodies = append(s.bodies, sessionBody{id, in})
+	s.bodies = append(s.bodies, sessionBody{id: id, file: in})
 	return id, in, nil
 }
 
@@ -366,9 +372,57 @@ func (s *Session) committed(slot objfmt.Slot) error {
 	if err := s.fl.settle(slot, true); err != nil {
 		return err
 	}
-	if slot.State == objfmt.Open {
-		_, err := s.fl.dropLower(s.who, s.why, s.last.Nonce)
+	if slot.State != objfmt.Open {
+		return nil
+	}
+	if clean, err := s.fl.dropLower(s.who, s.why, s.last.Nonce); err != nil || !clean {
 		return err
+	}
+	if err := s.dropTables(); err != nil {
+		return err
+	}
+	return s.dropBodies()
+}
+
+// dropTables removes tables of earlier publishes: a session that syncs a million
+// times must not leave a million tables until it ends. The last but one stays: a
+// reader may be about to open it, and it is only by the next publish's fsync that
+// the removal of the slot that names it is durable. Recovery reads lower slots'
+// tables, should a power failure bring such a slot back.
+func (s *Session) dropTables() error {
+	for len(s.tables) > 2 {
+		if t := s.tables[0]; t != s.last.Content {
+			s.dropped = true
+			if err := s.f.removeTable(s.fl.id, t); err != nil {
+				return err
+			}
+		}
+		s.tables = s.tables[1:]
+	}
+	return nil
+}
+
+// Discard says that the bytes of a body are in objects by now: the body goes as
+// soon as the newest slot does not name it.
+func (s *Session) Discard(id objfmt.ID) error {
+	for i := range s.bodies {
+		s.bodies[i].done = s.bodies[i].done || s.bodies[i].id == id
+	}
+	return fileError("discard body", s.fl.id, s.dropBodies())
+}
+
+func (s *Session) dropBodies() error {
+	for i := 0; i < len(s.bodies); {
+		b := s.bodies[i]
+		if !b.done || b.id == s.last.Content || b.id == s.last.Source.Tail {
+			i++
+			continue
+		}
+		if err := s.f.removeBody(b.id); err != nil {
+			return err
+		}
+		b.file.Close()
+		s.bodies, s.dropped = append(s.bodies[:i], s.bodies[i+1:]...), true
 	}
 	return nil
 }
@@ -386,6 +440,7 @@ func (s *Session) End(ctx context.Context) error {
 	}
 	if s.last.State == objfmt.Open {
 		if _, err := s.Publish(ctx, s.last.Content, s.last.Source, s.last.Size, s.last.MTime, objfmt.Final); err != nil {
+			s.close() // nobody goes on with it: its record is recovery's
 			return err
 		}
 	}
@@ -423,7 +478,7 @@ func (s *Session) end() error {
 // one does not: tables and tails. Their chunks are in the last table.
 func (s *Session) dropLeftovers() error {
 	keep := []objfmt.ID{s.last.Content, s.last.Source.Tail}
-	dropped := false
+	dropped := s.dropped
 	for _, b := range s.bodies {
 		if !slices.Contains(keep, b.id) {
 			if err := s.f.removeBody(b.id); err != nil {

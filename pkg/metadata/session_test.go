@@ -1,10 +1,13 @@
 package metadata
 
 import (
+	"context"
+	"errors"
 	"syscall"
 	"testing"
 	"time"
 
+	"marfs/pkg/mdfs"
 	"marfs/pkg/objfmt"
 )
 
@@ -82,6 +85,26 @@ func TestRetryOverPack(t *testing.T) {
 	w.wantHome(fl.ID(), stagedName)
 }
 
+// A writer who slept while his base moved and was replaced does not make the
+// version's record name the old place.
+func TestLateLoserSparesVersion(t *testing.T) {
+	w := newWorld(t)
+	fl := w.file("f", "base")
+	base, err := fl.Newest(ctx)
+	w.must(err)
+	slow, err := w.node("slow").Begin(ctx, fl, me("f"), base)
+	w.must(err)
+	r := w.pack(fl)
+	w.must(w.replace(w.FS, fl, "won"))
+	wantErrno(t, publishBody(slow, "lost", objfmt.Final), syscall.ESTALE)
+	w.must(slow.Abort(ctx))
+	v, err := w.Version(ctx, base.Content)
+	w.must(err)
+	if v.Slot.Source.Object != r {
+		t.Errorf("the version is at %+v, want %+v", v.Slot.Source, r)
+	}
+}
+
 func TestFsyncInMidStream(t *testing.T) {
 	w := newWorld(t)
 	fl := w.file("f", "")
@@ -122,6 +145,55 @@ func TestFsyncInMidStream(t *testing.T) {
 	w.wantNames(chunksName, 1)
 	if w.store.len() != 2 {
 		t.Errorf("%d objects", w.store.len())
+	}
+}
+
+// Many fsyncs of a stream leave neither their tables nor the tails that have
+// become objects to the end.
+func TestLongStreamKeepsLittle(t *testing.T) {
+	w := newWorld(t)
+	fl := w.file("f", "")
+	base, err := fl.Newest(ctx)
+	w.must(err)
+	s, err := w.Begin(ctx, fl, me("f"), base)
+	w.must(err)
+	table := &objfmt.ChunkTable{}
+	for n := range int64(10) {
+		r := ref(s.Object, uint32(n), 10)
+		w.store.put(r)
+		table.Chunks = append(table.Chunks, objfmt.Chunk{Offset: n * 10, Length: 10, Object: r})
+		never, _, err := s.NewBody(ctx)
+		w.must(err)
+		w.must(s.Discard(never))
+		tail, body, err := s.NewBody(ctx)
+		w.must(err)
+		_, err = body.WriteAt([]byte("tail"), 0)
+		w.must(err)
+		id, src, err := s.PutTable(ctx, table)
+		w.must(err)
+		src.Tail, src.Stored = tail, n*10+14
+		_, err = s.Publish(ctx, id, src, src.Stored, time.Now(), objfmt.Open)
+		w.must(err)
+		w.must(s.Discard(tail)) // named: it stays until the next publish
+		if _, slot := w.read(w.FS, "f"); slot.Source.Tail != tail {
+			t.Errorf("tail %s, want %s", slot.Source.Tail, tail)
+		}
+		w.wantNames(bodiesName, 1)
+		if err := w.inTables(fl.ID(), func(d mdfs.Dir) error {
+			names := 0
+			err := eachEntry(d, "", func(string) (bool, error) { names++; return false, nil })
+			if names > 2 {
+				t.Errorf("%d tables after %d publishes", names, n+1)
+			}
+			return err
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+	w.must(s.End(ctx))
+	w.wantNames(bodiesName, 1)
+	if text, _ := w.read(w.FS, "f"); text != "table of 10" {
+		t.Errorf("read %q", text)
 	}
 }
 
@@ -344,4 +416,62 @@ func TestRestoreVersion(t *testing.T) {
 	}
 	_, err = w.RestoreVersion(ctx, fl, me("f"), middle.Content)
 	wantErrno(t, err, syscall.ENOENT)
+}
+
+// A session whose last publish fails has ended all the same: recovery of its own
+// process may have it.
+func TestFailedEndLeavesRecordToRecovery(t *testing.T) {
+	w := newWorld(t)
+	fl := w.file("f", "old")
+	base, err := fl.Newest(ctx)
+	w.must(err)
+	s, err := w.Begin(ctx, fl, me("f"), base)
+	w.must(err)
+	w.must(publishBody(s, "new", objfmt.Open))
+	dead, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := s.End(dead); !errors.Is(err, context.Canceled) {
+		t.Fatalf("end: %v", err)
+	}
+	w.wantNames(workName, 1)
+	w.must(w.Recover(ctx, nil))
+	w.wantNames(workName, 0)
+	if text, slot := w.read(w.FS, "f"); text != "new" || slot.State == objfmt.Open {
+		t.Errorf("read %q, %s", text, slot.State)
+	}
+	wantErrno(t, s.End(ctx), syscall.EBADF)
+}
+
+// A fence makes room by the slots below; where that is not enough it leaves no
+// copy of the body behind.
+func TestFenceOfFullInode(t *testing.T) {
+	w := newWorld(t)
+	fl := w.file("f", "old")
+	base, err := fl.Newest(ctx)
+	w.must(err)
+	s, err := w.node("node2").Begin(ctx, fl, me("f"), base)
+	w.must(err)
+	w.must(publishBody(s, "new", objfmt.Open))
+	empty := fill(t, fl)
+	bodies := func() (n int) {
+		w.eachFan(ctx, bodiesName, func(_ string, err error) bool { w.must(err); n++; return true })
+		return n
+	}
+	before := bodies()
+	wantErrno(t, w.RecoverWork(ctx, "node2", s.ID.String()), syscall.ENOSPC)
+	w.pass(2 * time.Hour)
+	wantErrno(t, w.Sweep(ctx, *w.clock), syscall.ENOSPC)
+	if n := bodies(); n != before {
+		t.Errorf("%d bodies, want %d", n, before)
+	}
+	empty()
+	top, _, err := fl.newest()
+	w.must(err)
+	_, err = fl.publish(stepFence, top, top)
+	w.must(err)
+	fill(t, fl)
+	w.must(w.Sweep(ctx, *w.clock))
+	if text, slot := w.read(w.FS, "f"); text != "new" || slot.State != objfmt.Final {
+		t.Errorf("read %q, %s", text, slot.State)
+	}
 }

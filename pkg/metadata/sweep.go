@@ -54,7 +54,7 @@ func (f *FS) sweepDir(ctx context.Context, dir string, before time.Time, fn func
 func (f *FS) since(dir, name string, before time.Time) (old bool, err error) {
 	err = f.in(dir, func(d mdfs.Dir) error {
 		st, err := d.Lstat(name)
-		old = st.Mode&syscall.S_IFMT == syscall.S_IFREG && time.Unix(st.Ctim.Unix()).Before(before)
+		old = time.Unix(st.Ctim.Unix()).Before(before)
 		return err
 	})
 	return old, err
@@ -76,22 +76,16 @@ func (f *FS) sweepDead(ctx context.Context, name string) error {
 	case deadMove:
 		return f.sweepMove(name)
 	case deadTemp:
-		return f.dropDead(name)
+		return f.in(deadName, func(d mdfs.Dir) error { return removeAny(stepDrop, d, name) })
 	}
 	return nil
 }
 
-// sweepDeletion goes on with a deletion or a pack whose record a gc had taken.
+// sweepDeletion goes on with a deletion or a pack whose record a gc had taken. One
+// that had not taken the home has decided nothing: the record goes back, for the
+// keep time is not known here.
 func (f *FS) sweepDeletion(ctx context.Context, name string) error {
-	var r objfmt.Record
-	err := f.in(deadName, func(d mdfs.Dir) (err error) {
-		r, err = readRecord(d, name)
-		return err
-	})
-	if id, e := objfmt.ParseID(strings.TrimPrefix(name, deadTrash)[:min(32, len(name)-len(deadTrash))]); e == nil &&
-		(errors.Is(err, objfmt.ErrFormat) || errors.Is(err, objfmt.ErrChecksum)) {
-		r, err = objfmt.Record{Kind: objfmt.RecordFile, File: id}, nil // as in Expire: bytes lost, name kept
-	}
+	r, err := f.recordAt(deadName, name, strings.TrimPrefix(name, deadTrash))
 	if err != nil {
 		return err
 	}
@@ -99,8 +93,12 @@ func (f *FS) sweepDeletion(ctx context.Context, name string) error {
 	var done Expired
 	if r.Kind == objfmt.RecordPack {
 		next, err = f.doomPack(ctx, name, r, &done)
+	} else if taken, e := f.homeIn(deadName, r.File); e != nil {
+		return e
+	} else if !taken {
+		return f.backToTrash(name, r)
 	} else {
-		next, err = f.doom(ctx, name, r.File, false, &done)
+		next, err = f.doom(ctx, name, r, time.Time{}, false, &done)
 	}
 	if err != nil || next == nil {
 		return err
@@ -112,8 +110,8 @@ func (f *FS) sweepDeletion(ctx context.Context, name string) error {
 // failure can have parted them. With a name it goes back; without, it gets a new
 // record, and with it another keep time.
 func (f *FS) sweepHome(id string) error {
-	records, err := f.names(deadName, deadTrash+id)
-	if err != nil || len(records) > 0 {
+	recorded, err := f.anyName(deadName, deadTrash+id)
+	if err != nil || recorded {
 		return err // the record's turn comes
 	}
 	file, err := objfmt.ParseID(id)
@@ -184,8 +182,7 @@ func (f *FS) restoring(session objfmt.ID) (bool, error) {
 	if found, err := f.hasWork(session); found || err != nil {
 		return found, err
 	}
-	list, err := f.names(deadName, deadWork+session.String())
-	return len(list) > 0, err
+	return f.anyName(deadName, deadWork+session.String())
 }
 
 // Alive tells whether a node lives ([Watch.Alive]). It decides only what recovery

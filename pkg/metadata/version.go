@@ -14,23 +14,26 @@ import (
 
 // keepVersion makes the content of a slot a version: versions/<hh>/<content id>,
 // linked into the queue of expiry in trash/, both durable before anything is
-// published over it [F][D]. A record that is there is replaced: the new one tells
+// published over it [F][D]. A record of an older slot is replaced: the new one tells
 // the place where the content is now. The link's name in trash/ is new each time;
 // gc drops those that are the last link of a replaced record.
 func (fl *File) keepVersion(s objfmt.Slot, who Who, why string) error {
-	if s.Source.Kind == objfmt.SourceOwn && !fl.f.o.Omit.Has(omit.CopyOwnVersion) {
-		if err := fl.copyOwn(s); err != nil {
-			return err
-		}
-		s.Source.Kind = objfmt.SourceBody
-	}
+	own := s
 	s.State, s.Session = objfmt.Final, objfmt.ID{}
+	body := func() error { return nil }
+	if s.Source.Kind == objfmt.SourceOwn && !fl.f.o.Omit.Has(omit.CopyOwnVersion) {
+		s.Source.Kind = objfmt.SourceBody
+		body = func() error { return fl.copyOwn(own) }
+	}
 	r := objfmt.Record{Kind: objfmt.RecordVersion, File: fl.id, Content: s.Content, Node: fl.f.o.Node,
 		When: fl.f.now(), Path: clip(who.Path), Why: why, By: who.UID, Slot: &s}
-	return fl.f.putVersion(r)
+	return fl.f.putVersion(r, body)
 }
 
-func (f *FS) putVersion(r objfmt.Record) error {
+// putVersion makes the record of a version, whose content body provides. The queue
+// first: a version that is in no queue would never expire, nor would the copy of
+// an own body for a record that never came to be.
+func (f *FS) putVersion(r objfmt.Record, body func() error) error {
 	b, err := r.Encode()
 	if err != nil {
 		return err
@@ -40,17 +43,60 @@ func (f *FS) putVersion(r objfmt.Record) error {
 	if err != nil {
 		return err
 	}
-	// The queue first: a version that is in no queue would never expire.
-	if err := f.enqueue(stepVersion, deadName, tmp, r, durable); err != nil {
-		return err
+	ref, err := f.enqueue(stepVersion, deadName, tmp, r, durable)
+	if err == nil {
+		if err = body(); err != nil {
+			err = errors.Join(err, f.dropTrash(stepVersion, ref))
+		} else {
+			err = f.placeVersion(stepVersion, deadName, tmp, r, true, durable)
+		}
 	}
-	return f.moveTemp(stepVersion, tmp, fanned(versionName, r.Content), r.Content.String(), durable)
+	return errors.Join(err, f.dropTemp(tmp))
+}
+
+// placeVersion makes place/name the version's record, unless the one that is there
+// was made from a higher slot: a session that began long ago does not know that its
+// base has moved, and been replaced since, and must not make the record name the
+// old place. again: one of the same slot is replaced too. place/name may remain.
+func (f *FS) placeVersion(p *fault.Step, place, name string, r objfmt.Record, again, durable bool) error {
+	at := r.Content.String()
+	return f.in(place, func(from mdfs.Dir) error {
+		return f.inMade(fanned(versionName, r.Content), func(d mdfs.Dir) error {
+			for range maxRaces {
+				err := link(p, from, name, d, at)
+				if errors.Is(err, syscall.EEXIST) {
+					var keep bool
+					if keep, err = outlives(d, at, r, again); errors.Is(err, syscall.ENOENT) {
+						continue // taken meanwhile
+					}
+					if err == nil && !keep {
+						err = rename(p, from, name, d, at, 0)
+					}
+				}
+				if err != nil || !durable {
+					return err
+				}
+				return syncDir(p, d) // of a record that stays too: its maker's [D] may be to come
+			}
+			return errRaced
+		})
+	})
+}
+
+// outlives tells whether a version's record stays when r comes, because it was made
+// from a higher slot, or the same and not again. A damaged one does not.
+func outlives(d mdfs.Dir, at string, r objfmt.Record, again bool) (bool, error) {
+	old, err := readRecord(d, at)
+	if err != nil || old.Slot == nil {
+		return false, ignore(err, objfmt.ErrFormat, objfmt.ErrChecksum)
+	}
+	return old.Slot.Gen > r.Slot.Gen || old.Slot.Gen == r.Slot.Gen && !again, nil
 }
 
 // enqueue links the record at place/name into the queue of expiry.
-func (f *FS) enqueue(p *fault.Step, place, name string, r objfmt.Record, durable bool) error {
+func (f *FS) enqueue(p *fault.Step, place, name string, r objfmt.Record, durable bool) (TrashRef, error) {
 	ref := f.trashRef(r)
-	return f.in(place, func(from mdfs.Dir) error {
+	return ref, f.in(place, func(from mdfs.Dir) error {
 		return f.inMade(ref.dir(), func(d mdfs.Dir) error {
 			if err := link(p, from, name, d, ref.Name); err != nil || !durable {
 				return err
@@ -155,8 +201,7 @@ func (f *FS) hasVersion(content objfmt.ID) (found bool, err error) {
 // isTaken tells whether somebody has taken a content's version record, to destroy
 // or to restore it, and has not decided yet. The directory is all but empty.
 func (f *FS) isTaken(content objfmt.ID) (bool, error) {
-	list, err := f.names(takenName, content.String()+".")
-	return len(list) > 0, err
+	return f.anyName(takenName, content.String()+".")
 }
 
 // dropLower removes the slots below the top that nobody needs any more (R2),

@@ -59,7 +59,16 @@ func (d *Dir) Link(ctx context.Context, c Caller, name string, to *Dir, newname 
 	if err := d.real("link", name); err != nil {
 		return Attr{}, err
 	}
-	return to.make(c, "link", newname, func() error { return d.md.Link(name, to.md, newname) })
+	if err := to.real("link", newname); err != nil {
+		return Attr{}, err
+	}
+	if err := d.space.allow(c, RM|WM, "link", to.join(newname)); err != nil {
+		return Attr{}, err
+	}
+	if err := d.space.cfg.Meta.Link(ctx, d.who(c, name), d.md, name, to.md, newname); err != nil {
+		return Attr{}, err
+	}
+	return to.Lookup(ctx, c, newname)
 }
 
 // Unlink removes a name that is not a directory's. What it named stays in trash.

@@ -37,6 +37,7 @@ type world struct {
 	ahead  int64 // namespace.Options.ReadAhead
 	perms  namespace.Perm
 	log    bytes.Buffer // of node()
+	last   *metadata.FS // of the node that was made last
 }
 
 const allPerms = namespace.RM | namespace.WM | namespace.RD | namespace.WD | namespace.UD | namespace.TD
@@ -109,6 +110,7 @@ func (w *world) node(name string) *namespace.FS {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.last = m
 	f, err := namespace.New(namespace.Options{
 		Log:       slog.New(slog.NewTextHandler(&w.log, nil)),
 		ReadAhead: w.ahead,
@@ -383,6 +385,32 @@ func TestManyFlushesMakeFewObjects(t *testing.T) {
 	}
 }
 
+// What has become objects does not stay in the metadata filesystem until the end.
+func TestLongStreamKeepsLittle(t *testing.T) {
+	w := newWorld(t)
+	d := dir(t, w.node("a"), "/proj")
+	f := create(t, d, "big")
+	var want []byte
+	for i := range 20 {
+		p := random(uint64(i), chunkSize/2+100)
+		write(t, f, int64(len(want)), p)
+		want = append(want, p...)
+		if err := f.Commit(ctx); err != nil {
+			t.Fatal(err)
+		}
+		for _, kind := range []string{"bodies/*/*", "chunks/*/*/*"} {
+			if m, err := filepath.Glob(filepath.Join(w.meta, kind)); err != nil || len(m) > 2 {
+				t.Errorf("after %d bytes %s: %d files, %v", len(want), kind, len(m), err)
+			}
+		}
+	}
+	same(t, "before the close", get(t, d, "big"), want)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "after it", get(t, d, "big"), want)
+}
+
 func TestWritesMustBeInOrder(t *testing.T) {
 	w := newWorld(t)
 	d := dir(t, w.node("a"), "/proj")
@@ -573,6 +601,30 @@ func TestNamesAndLinks(t *testing.T) {
 	if _, err := root.Getxattr(ctx, me, "", "system.posix_acl_access"); !errors.Is(err, syscall.ENODATA) {
 		t.Errorf("ACL of the root above the namespaces: %v", err)
 	}
+}
+
+// A creator that is killed before its file has a home leaves a file that recovery
+// takes for deleted. One more name must not make it look as if it had a home.
+func TestLinkOfAFileWithoutHome(t *testing.T) {
+	w := newWorld(t)
+	n := w.node("a")
+	d := dir(t, n, "/proj")
+	if err := os.WriteFile(filepath.Join(w.meta, "tree", "f"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := d.Link(ctx, me, "f", d, "g"); err != nil || a.Nlink != 2 {
+		t.Fatalf("link: nlink %d, %v", a.Nlink, err)
+	}
+	want := random(1, chunkSize)
+	f := open(t, d, "f", syscall.O_WRONLY|syscall.O_TRUNC)
+	write(t, f, 0, want)
+	if err := errors.Join(f.Flush(ctx), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.last.Recover(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "after recovery", get(t, d, "g"), want)
 }
 
 func TestAReaderOfADeletedFileGoesOnReading(t *testing.T) {

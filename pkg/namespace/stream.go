@@ -391,6 +391,7 @@ func (w *stream) archiveSpool() error {
 	if err := w.closeChunk(); err != nil {
 		return err
 	}
+	done := w.spool.id
 	w.spool = spool{}
-	return nil
+	return w.sess.Discard(done)
 }

@@ -40,9 +40,9 @@ type Image struct {
 	mounts uint64
 }
 
-// New makes an empty disk.
+// New makes an empty disk. Its root is 0700, as a metadata directory has to be.
 func New(o Options) *Disk {
-	root := &inode{ino: rootIno, parent: rootIno, mode: unix.S_IFDIR | 0o755, nlink: 2}
+	root := &inode{ino: rootIno, parent: rootIno, mode: unix.S_IFDIR | 0o700, nlink: 2}
 	return (&Image{inodes: map[uint64]*inode{rootIno: root}, mounts: 1}).Disk(o)
 }
 

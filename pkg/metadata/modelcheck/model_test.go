@@ -64,9 +64,9 @@ var pairs = []string{
 	"nothing/create,fence", "nothing/create,create", "nothing/create,unlink", "nothing/createmulti,fence",
 	"object/stream,fence", "object/multi,change", "object/stream,unlink", "multi/multi,fence", "multi/cut,extend",
 	"packed/repack,stream", "packed/repack,gc", "packed/release,touch", "packed/release,change", "released/read,repack",
-	"trashed/restore,gc", "trashed/restore,restore", "trashedtwice/restore,gc",
+	"trashed/restore,gc", "trashed/restore,restore", "trashedobject/restore,fencegc", "trashedtwice/restore,gc",
 	"versioned/restorever,gc", "versioned/restorever,change", "versioned/stream,gc", "versionedpacked/gc,repack", "versionedown/restorever,gc",
-	"linked/renamelink,unlink", "linked/unlink,change", "dir/rmdir,mkin",
+	"homeless/link,stream", "homeless/linkstream,fence", "homeless/linkstream,unlink", "linked/renamelink,unlink", "linked/unlink,change", "dir/rmdir,mkin",
 }
 
 func TestPairs(t *testing.T) {
@@ -84,6 +84,19 @@ var triples = []string{
 	"small/stream,fence,pack", "small/change,pack,release", "packed/stream,repack,gc", "trashed/restore,fence,gc",
 	"small/append,pack,release", "small/append,fence,append2", "object/stream,unlink,gc", "versioned/restorever,fence,gc",
 	"small/change,stream,fence",
+}
+
+// TestLateLoser: a session that has slept while its base moved, and was replaced,
+// keeps its hands off the version that the winner made. All is uploaded before it
+// sleeps, so that every place for one preemption is tried.
+func TestLateLoser(t *testing.T) {
+	for _, name := range []string{"body/publish,packreleasestream", "packed/publish,repackgcstream"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			setup, names, _ := strings.Cut(name, "/")
+			explore(t, scenario(setup, strings.Split(names, ",")...), Limits{Bounds: []int{1}, Execs: 300})
+		})
+	}
 }
 
 func TestTriples(t *testing.T) {

@@ -12,6 +12,8 @@ import (
 	"marfs/pkg/metadata"
 	"marfs/pkg/metadata/internal/omit"
 	"marfs/pkg/objfmt"
+
+	"golang.org/x/sys/unix"
 )
 
 // The calls below do what the namespace does for a user's calls. They end at the
@@ -330,6 +332,15 @@ func (p *Party) unlink(name string) error { return p.md.Unlink(p.ctx, p.as(name)
 
 func (p *Party) rename(name, newname string) error {
 	return p.md.Rename(p.ctx, p.as(name), p.md.Tree(), name, p.md.Tree(), newname, newname, 0)
+}
+
+// mknod leaves what a creator does who is killed at once: a name and no more.
+func (p *Party) mknod(name string) error {
+	f, err := p.md.Tree().OpenFile(name, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR, 0o644)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // link gives a file another name, as a user.

@@ -39,6 +39,7 @@ func init() {
 		{name: "renameover", do: func(p *Party) error { return p.rename("g", "f") }},
 		{name: "renamelink", do: func(p *Party) error { return p.rename("h", "f") }}, // h is another name of f
 		{name: "link", do: func(p *Party) error { return p.link("f", "h") }},
+		{name: "linkstream", do: func(p *Party) error { return errors.Join(p.link("f", "h"), p.stream("f", "ss", 0)) }},
 		{name: "rmdir", do: func(p *Party) error { return p.rmdir("d") }},
 		{name: "mkin", do: func(p *Party) error { return p.createIn("d", "x", "n") }},
 		{name: "read", do: func(p *Party) error { return p.read("f") }},
@@ -53,8 +54,11 @@ func init() {
 		{name: "restorever", do: func(p *Party) error { return p.restoreVersion("f") }},
 		{name: "appendpack", do: func(p *Party) error { return errors.Join(p.append("f", 'e'), p.pack()) }},
 		{name: "restorestream", do: func(p *Party) error { return errors.Join(p.restoreVersion("f"), p.stream("f", "ss", 0)) }},
+		{name: "packreleasestream", do: func(p *Party) error { return errors.Join(p.pack(), p.release("f"), p.stream("f", "tt", 0)) }},
+		{name: "repackgcstream", do: func(p *Party) error { return errors.Join(p.repack(), p.gc(always), p.stream("f", "tt", 0)) }, late: true},
 		{name: "unlinkgc", do: func(p *Party) error { return errors.Join(p.unlink("f"), p.gc(always)) }, late: true},
 		{name: "gctwice", do: func(p *Party) error { return errors.Join(p.gc(always), p.gc(always)) }, late: true},
+		{name: "publish", ready: (*Party).readyPublish},
 		{name: "publishmoved", ready: (*Party).readyPublishMoved},
 		{name: "fencework", do: (*Party).fenceWork},
 		{name: "gc", do: func(p *Party) error { return p.gc(setupEnd) }},              // keeps its distance
@@ -68,6 +72,7 @@ func init() {
 // setups are what scenarios begin with; there is always a second small file g.
 var setups = map[string]func(p *Party){
 	"nothing":    func(*Party) {},
+	"homeless":   func(p *Party) { p.must(p.mknod("f")) },
 	"small":      func(p *Party) { p.must(p.create("f", "ab")) },
 	"object":     func(p *Party) { p.must(p.createStream("f", "ab", 0)) },
 	"multi":      func(p *Party) { p.must(p.createStream("f", "ab", 2)) },

@@ -219,9 +219,9 @@ func (w *world) checkRecords(v *view) error {
 }
 
 // torn counts the records of a file's deletion whose bytes a power failure took:
-// their names lead to the file, in trash/ and once a gc has taken them.
+// their names lead to the file, in trash/ and once a gc or a restore has taken them.
 func (v *view) torn(id objfmt.ID) (n int) {
-	for _, p := range slices.Concat(v.below["trash"], v.below["dead"]) {
+	for _, p := range slices.Concat(v.below["trash"], v.below["dead"], v.below["work"]) {
 		name := strings.TrimPrefix(p[strings.LastIndex(p, "/")+1:], "d.")
 		if _, whole := v.records[p]; !whole && strings.HasPrefix(name, id.String()+"-") {
 			n++
