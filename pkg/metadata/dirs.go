@@ -85,10 +85,8 @@ func (c *dirs) get(p string, mk bool) (*heldDir, error) {
 	if p == "." {
 		return &heldDir{Dir: c.root, refs: 2, named: true}, nil
 	}
-	if h := c.find(p); h != nil && (h.named || !mk) {
+	if h := c.find(p, mk); h != nil {
 		return h, nil
-	} else if h != nil {
-		c.put(h)
 	}
 	parent, err := c.get(path.Dir(p), mk)
 	if err != nil {
@@ -139,14 +137,16 @@ func dirMode(p string) uint32 {
 	return 0o700
 }
 
-func (c *dirs) find(p string) *heldDir {
+// find returns a directory that is held; with named only if its name is durable.
+func (c *dirs) find(p string, named bool) *heldDir {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	h := c.held[p]
-	if h != nil {
-		c.uses++
-		h.refs, h.used = h.refs+1, c.uses
+	if h == nil || named && !h.named {
+		return nil
 	}
+	c.uses++
+	h.refs, h.used = h.refs+1, c.uses
 	return h
 }
 
