@@ -40,7 +40,7 @@ cp "$here/../configs/quickstart.yaml" "$work/marfs.yaml"
 export MARFS_CONFIG=$work/marfs.yaml
 "$bin/marfsctl" init
 mkdir -p "$mnt"
-"$bin/marfs-fuse" "$mnt"
+"$bin/marfs-fuse" --log-file "$work/log" "$mnt"
 df -h "$out" | sed 's/^/   /'
 
 say "2. Copy $tree through the mount with cp -a"
@@ -64,7 +64,8 @@ unmount
 say "6. Two of the six stores are lost"
 for s in 1 4; do echo "   emptying ${work##*/}/stores/s$s"; find "$work"/stores/s$s -mindepth 1 -delete; done
 if [ "$(id -u)" = 0 ]; then sync; echo 3 >/proc/sys/vm/drop_caches 2>/dev/null || true; fi
-"$bin/marfs-fuse" "$mnt"
+"$bin/marfs-fuse" --log-file "$work/log" "$mnt"
+grep -o 'msg="store left out".*error="[^"]*"' "$work/log" | sed 's/^/   log: /'
 
 say "7. Read back and compare, bit by bit"
 t=$(now); cmp "$work/big" "$out/big"; rate "$size" 1 "$t"
