@@ -6,6 +6,8 @@ import (
 	"log/syslog"
 	"os"
 	"sync"
+
+	"marfs/internal/advice"
 )
 
 // logTarget is where log lines go.
@@ -31,7 +33,7 @@ func (c *command) openLog() (logTarget, error) {
 	w, err := syslog.New(syslog.LOG_INFO|syslog.LOG_DAEMON, "marfs-fuse")
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "marfs-fuse: warning: in the background nothing will be logged: there is no syslog: %v\n", err)
-		hint(os.Stderr, "name a file with --log-file FILE")
+		advice.PrintHint(os.Stderr, "name a file with --log-file FILE")
 		return terminal{os.Stderr}, nil
 	}
 	return sysLog{w}, nil

@@ -6,6 +6,7 @@ import (
 	"io"
 	"syscall"
 
+	"marfs/internal/advice"
 	"marfs/internal/version"
 	"marfs/pkg/config"
 )
@@ -80,6 +81,9 @@ func (e advised) Unwrap() error { return e.error }
 // Hint says what to do.
 func (e advised) Hint() string { return e.hint }
 
+// program is what errors begin with.
+const program = "marfs-fuse"
+
 // report prints every error that err joins, each with what to do about it.
 // errReported was printed by the child.
 func report(w io.Writer, err error) { reportAs(w, err, "") }
@@ -96,51 +100,28 @@ func reportAs(w io.Writer, err error, general string) {
 		reportAs(w, e.error, e.hint)
 	case config.Problems:
 		for _, p := range e {
-			printError(w, p, p.Hint)
+			advice.Print(w, program, p, p.Hint)
 		}
 	default:
-		for _, one := range joined(err) {
+		for _, one := range advice.Joined(err) {
 			reportAs(w, one, general)
 		}
-		if joined(err) == nil && !errors.Is(err, errReported) {
-			printError(w, err, hintOf(err, general))
+		if advice.Joined(err) == nil && !errors.Is(err, errReported) {
+			advice.Print(w, program, err, hintOf(err, general))
 		}
 	}
 }
 
-// joined returns the parts of an error made by errors.Join, and nil for others,
-// also for those that only wrap several errors in one message.
-func joined(err error) []error {
-	several, ok := err.(interface{ Unwrap() []error })
-	if !ok || errors.Join(several.Unwrap()...).Error() != err.Error() {
-		return nil
-	}
-	return several.Unwrap()
-}
-
-// hintOf is the hint that an error brings itself, or one for its errno.
+// hintOf is the hint that an error brings itself, the general one, or one for its errno.
 func hintOf(err error, general string) string {
-	var own interface{ Hint() string }
+	hint := advice.Of(err, general)
 	switch {
-	case errors.As(err, &own) && own.Hint() != "":
-		return own.Hint()
-	case general != "":
-		return general
+	case hint != "":
+		return hint
 	case errors.Is(err, syscall.ENOENT):
 		return "mount what is not mounted; what is new is made with mkdir (the mount point) and marfsctl init (stores and metadata)"
 	case errors.Is(err, syscall.ENODEV):
 		return "load the kernel's FUSE module: modprobe fuse"
 	}
 	return ""
-}
-
-func printError(w io.Writer, err error, why string) {
-	fmt.Fprintf(w, "marfs-fuse: error: %v\n", err)
-	hint(w, why)
-}
-
-func hint(w io.Writer, text string) {
-	if text != "" {
-		fmt.Fprintf(w, "hint: %s\n", text)
-	}
 }

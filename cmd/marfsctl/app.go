@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"marfs/internal/advice"
 	"marfs/internal/version"
 	"marfs/pkg/config"
 )
@@ -115,7 +116,7 @@ func (a *app) load() (*config.Config, error) {
 	}
 	for _, w := range cfg.Warnings {
 		fmt.Fprintf(a.err, "marfsctl: warning: %v\n", w)
-		hint(a.err, w.Hint)
+		advice.PrintHint(a.err, w.Hint)
 	}
 	return cfg, nil
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 
+	"marfs/internal/advice"
 	"marfs/pkg/config"
 )
 
@@ -91,6 +92,9 @@ func (f failure) Error() string {
 
 func (f failure) Unwrap() error { return f.err }
 
+// program is what errors begin with.
+const program = "marfsctl"
+
 // report prints every error that err joins, each with what to do about it.
 func report(w io.Writer, err error) { reportAs(w, err, "") }
 
@@ -106,49 +110,19 @@ func reportAs(w io.Writer, err error, general string) {
 		reportAs(w, e.error, general)
 	case interrupted:
 		reportAs(w, e.error, general)
-		hint(w, "it was interrupted: run the same command again")
+		advice.PrintHint(w, "it was interrupted: run the same command again")
 	case config.Problems:
 		for _, p := range e {
-			printError(w, p, p.Hint)
+			advice.Print(w, program, p, p.Hint)
 		}
 	case failure:
-		printError(w, e, e.hint)
+		advice.Print(w, program, e, e.hint)
 	default:
-		for _, one := range joined(err) {
+		for _, one := range advice.Joined(err) {
 			reportAs(w, one, general)
 		}
-		if joined(err) == nil {
-			printError(w, err, hintOf(err, general))
+		if advice.Joined(err) == nil {
+			advice.Print(w, program, err, advice.Of(err, general))
 		}
-	}
-}
-
-// joined returns the parts of an error made by errors.Join, and nil for others,
-// also for those that only wrap several errors in one message.
-func joined(err error) []error {
-	several, ok := err.(interface{ Unwrap() []error })
-	if !ok || errors.Join(several.Unwrap()...).Error() != err.Error() {
-		return nil
-	}
-	return several.Unwrap()
-}
-
-// hintOf is the hint that an error brings itself, or the general one.
-func hintOf(err error, general string) string {
-	var own interface{ Hint() string }
-	if errors.As(err, &own) && own.Hint() != "" {
-		return own.Hint()
-	}
-	return general
-}
-
-func printError(w io.Writer, err error, why string) {
-	fmt.Fprintf(w, "marfsctl: error: %v\n", err)
-	hint(w, why)
-}
-
-func hint(w io.Writer, text string) {
-	if text != "" {
-		fmt.Fprintf(w, "hint: %s\n", text)
 	}
 }

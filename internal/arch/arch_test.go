@@ -48,6 +48,7 @@ var layers = []struct {
 	{"marfs/pkg/objfmt", 0},
 	{"marfs/internal/fault", 0},
 	{"marfs/internal/version", 0},
+	{"marfs/internal/advice", 0},
 	{"marfs/pkg/objstore", 1},
 	{"marfs/pkg/mdfs", 1},
 	{"marfs/pkg/erasure", 1},
