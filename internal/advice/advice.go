@@ -14,7 +14,7 @@ import (
 // Joined returns the parts of an error made by errors.Join, and nil for others,
 // also for those that only wrap several errors in one message.
 func Joined(err error) []error {
-	several, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // one layer at a time
+	several, ok := err.(interface{ Unwrap() []error })
 	if !ok || errors.Join(several.Unwrap()...).Error() != err.Error() {
 		return nil
 	}
