@@ -55,7 +55,8 @@ func (d *damageNotes) leftOut(ctx context.Context, key string, l objfmt.Layout, 
 	defer cancel()
 	n := newDamageNote(key, l, shards, why)
 	if err := d.record(ctx, n); err != nil {
-		return fmt.Errorf("note that shards %v of %s are missing (%w): %w", shards, key, why, err)
+		// Not %w of both: it is not what is wrong with a store that fails the write.
+		return fmt.Errorf("note that shards %v of %s are missing (%s): %w", shards, key, n.Why, err)
 	}
 	d.log.Warn("object written without all shards", "op", "write", "key", key, "shards", shards, "why", n.Why)
 	return nil

@@ -902,3 +902,13 @@ func TestDamageNoteTakesAnyReason(t *testing.T) {
 		t.Errorf("%d bytes, valid %v", len(n.Why), utf8.ValidString(n.Why))
 	}
 }
+
+// TestNoteThatFailsIsNoStoresFault: what is wrong with a store is not what makes the
+// write fail, so it does not decide the errno.
+func TestNoteThatFailsIsNoStoresFault(t *testing.T) {
+	d := newDamageNotes(slog.New(slog.DiscardHandler))
+	err := d.leftOut(t.Context(), "a/00/x", objfmt.Layout{}, []int{1}, objstore.ErrUnavailable)
+	if err == nil || errors.Is(err, objstore.ErrUnavailable) || !strings.Contains(err.Error(), "unavailable") {
+		t.Errorf("have %v", err)
+	}
+}
