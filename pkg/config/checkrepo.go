@@ -15,13 +15,9 @@ import (
 	"marfs/pkg/repo"
 )
 
-// Limits of a repo's chunks; those of its geometry are objfmt's.
-const (
-	maxChunk = 5 << 40 // more is no use; a bucket takes less, see maxS3
-	// maxS3 is the largest shard that a bucket takes: pkg/objstore/s3store sends an
-	// object of unknown length as at most 10000 parts, S3's limit, of 8 MiB.
-	maxS3 = 10000 * (8 << 20)
-)
+// maxChunk is the limit of a repo's chunks: more is no use. A bucket takes less, and
+// the limits of the geometry are objfmt's.
+const maxChunk = 5 << 40
 
 func (k *checker) repo(key string, r *Repo) {
 	k.require(key, "data", "parity", "pods")
@@ -116,11 +112,12 @@ func (k *checker) bucketChunks(key string, r *Repo) {
 	buckets := slices.ContainsFunc(r.Pods, func(p Pod) bool {
 		return slices.ContainsFunc(p.Stores, func(s Store) bool { return s.S3 != nil })
 	})
-	if !buckets || k.badGeometry(key) || largestShard(r.Data, r.ChunkSize) <= maxS3 {
+	limit := new(S3).config().MaxObject()
+	if !buckets || k.badGeometry(key) || largestShard(r.Data, r.ChunkSize) <= limit {
 		return
 	}
-	most := Size(maxS3) * Size(r.Data) >> 30 << 30
-	for largestShard(r.Data, most) > maxS3 {
+	most := Size(limit) * Size(r.Data) >> 30 << 30
+	for largestShard(r.Data, most) > limit {
 		most -= 1 << 30
 	}
 	k.complain(key+".chunk_size", r.ChunkSize, fmt.Sprintf("makes shards that S3 cannot take: with data %d it must be at most %v", r.Data, most), "1GiB suits large files")

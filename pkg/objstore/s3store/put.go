@@ -27,7 +27,7 @@ func (s *Store) Put(ctx context.Context, key string, r io.Reader, size int64) er
 	if err == nil {
 		err = ctx.Err()
 	}
-	if err == nil && size > maxParts*s.cfg.PartSize {
+	if err == nil && size > s.cfg.MaxObject() {
 		err = fmt.Errorf("%w: %d bytes are more than %d parts of %d", fs.ErrInvalid, size, maxParts, s.cfg.PartSize)
 	}
 	if err != nil {
@@ -153,6 +153,9 @@ func (u *upload) bufferFor(n int) int {
 	}
 	return want
 }
+
+// MaxObject is the longest object that a Put takes.
+func (c Config) MaxObject() int64 { return maxParts * c.withDefaults().PartSize }
 
 // PutMemory is the most bytes that a Put under way holds, whatever its length.
 func (c Config) PutMemory() int64 { return c.withDefaults().PartSize }
