@@ -24,7 +24,6 @@ type handle struct {
 	n      *node
 	file   *namespace.File
 	sync   bool        // O_DSYNC or O_SYNC: each write is committed
-	write  bool        // it may have something to commit
 	cached bool        // reads go through the page cache
 	maps   bool        // it can fill pages although not cached, by a private mmap
 	dirty  atomic.Bool // it has written what no commit has made durable
@@ -38,9 +37,8 @@ type handle struct {
 func (n *node) newHandle(f *namespace.File, flags uint32) (*handle, uint32) {
 	mode := flags & syscall.O_ACCMODE
 	h := &handle{n: n, file: f,
-		sync:  flags&syscall.O_DSYNC != 0, // O_SYNC has this bit too
-		write: mode != syscall.O_RDONLY || flags&syscall.O_TRUNC != 0,
-		maps:  mode != syscall.O_WRONLY,
+		sync: flags&syscall.O_DSYNC != 0, // O_SYNC has this bit too
+		maps: mode != syscall.O_WRONLY,
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -48,7 +46,7 @@ func (n *node) newHandle(f *namespace.File, flags uint32) (*handle, uint32) {
 		n.file = &fileState{open: map[*handle]struct{}{}}
 	}
 	n.file.open[h] = struct{}{}
-	if h.write {
+	if mode != syscall.O_RDONLY || flags&syscall.O_TRUNC != 0 {
 		// The application's own requests reach us whole.
 		return h, fuse.FOPEN_DIRECT_IO
 	}

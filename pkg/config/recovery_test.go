@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"marfs/pkg/mdfs"
 	"marfs/pkg/metadata"
 	"marfs/pkg/namespace"
 )
@@ -124,18 +123,7 @@ func dieWriting(t *testing.T, dir string) {
 		s.stores = append(s.stores, filepath.Join(dir, fmt.Sprintf("s%d", i)))
 	}
 	sys, _ := s.open(t)
-	d, name, err := sys.FS.Walk(t.Context(), namespace.Caller{}, "/a/f")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := namespace.Caller{Cred: mdfs.Cred{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}}
-	f, _, err := d.Create(t.Context(), c, name, syscall.O_WRONLY, 0o644)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.WriteAt(t.Context(), c, make([]byte, 1<<20), 0); err != nil {
-		t.Fatal(err)
-	}
+	unclosed(t, sys)
 	syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {}
 }
@@ -183,22 +171,28 @@ func TestAMountRecoversWhatItLeftItself(t *testing.T) {
 	}
 }
 
+// unclosed writes the file /a/f, and leaves it open.
+func unclosed(t *testing.T, sys *System) (*namespace.Dir, *namespace.File) {
+	t.Helper()
+	d, name, err := sys.FS.Walk(t.Context(), caller(), "/a/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, _, err := d.Create(t.Context(), caller(), name, syscall.O_WRONLY, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(t.Context(), caller(), make([]byte, 1<<20), 0); err != nil {
+		t.Fatal(err)
+	}
+	return d, f
+}
+
 // writeDeleted writes a file and deletes it before it is closed.
 func (s *site) writeDeleted(t *testing.T, sys *System) {
 	t.Helper()
-	d, name, err := sys.FS.Walk(t.Context(), namespace.Caller{}, "/a/f")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := namespace.Caller{Cred: mdfs.Cred{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}}
-	f, _, err := d.Create(t.Context(), c, name, syscall.O_WRONLY, 0o644)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.WriteAt(t.Context(), c, make([]byte, 1<<20), 0); err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(d.Unlink(t.Context(), c, name), f.Close()); err != nil {
+	d, f := unclosed(t, sys)
+	if err := errors.Join(d.Unlink(t.Context(), caller(), "f"), f.Close()); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -79,7 +79,7 @@ type Store interface {
 // none: its Peek fails where fewer bytes are left.)
 type Peeker interface {
 	// Peek returns the next n bytes, or fewer if they do not lie together; they are
-	// good until the next call of the reader. Fewer is no error.
+	// good until the next Peek, Read or Close. Fewer is no error.
 	Peek(n int) ([]byte, error)
 	// Discard takes n bytes that Peek has returned.
 	Discard(n int) (int, error)
