@@ -21,6 +21,7 @@ import (
 	"strings"
 
 	"marfs/pkg/namespace"
+	"marfs/pkg/trash"
 )
 
 // DefaultPath is read when neither a flag nor $MARFS_CONFIG names a file.
@@ -169,6 +170,10 @@ type Trash struct {
 	Keep     Duration `yaml:"keep"`      // default 30d
 	Grace    Duration `yaml:"grace"`     // floor under keep, for readers on other nodes; default 1h
 	MaxBytes Size     `yaml:"max_bytes"` // the oldest go before keep ends when there is more; default 0, no limit
+}
+
+func (t Trash) policy() trash.Policy {
+	return trash.Policy{Keep: t.Keep.Std(), Grace: t.Grace.Std(), MaxBytes: int64(t.MaxBytes)}
 }
 
 // Pack says when staged files become one object.

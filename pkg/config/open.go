@@ -252,6 +252,7 @@ func (s *System) openTree(log *slog.Logger) error {
 			Meta:  n.Meta,
 			Repos: s.Repos,
 			Perms: s.frontEnd.perms(n.Namespace),
+			Trash: n.Trash.policy(),
 		}
 		for _, p := range n.placements() {
 			c.Placement = append(c.Placement, namespace.Placement{

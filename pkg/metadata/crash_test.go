@@ -167,7 +167,7 @@ var crashCases = []crashCase{
 			w.pass(31 * 24 * time.Hour)
 		},
 		run: func(w *world) error {
-			_, err := w.Expire(ctx, w.trash(), *w.clock)
+			_, err := w.Expire(ctx, w.trash(), *w.clock, nil)
 			return err
 		},
 		old: map[string]string{"f": gone, "g": "object"}, new: map[string]string{"f": gone, "g": "object"},

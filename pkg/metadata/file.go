@@ -220,6 +220,13 @@ func (f *FS) openAt(place, name string) (*File, error) {
 	return fl, nil
 }
 
+// Hold keeps gc from destroying the file while this File is open, whatever its
+// keep and grace times, as far as the metadata filesystem's flock reaches: an open
+// reader goes on. It is a courtesy on top of the grace time, and vanishes with the
+// process. named tells whether the file had a name when it was held: one without
+// may be gone already.
+func (fl *File) Hold() (named bool, err error) { return fl.named() }
+
 // ID is the file's id, for life.
 func (fl *File) ID() objfmt.ID { return fl.id }
 

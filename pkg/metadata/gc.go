@@ -20,16 +20,28 @@ type Expired struct {
 	Dropped   int // the record alone went: what it stood for lives, or was gone
 }
 
+// Doom is something that is about to be destroyed.
+type Doom struct {
+	Record objfmt.Record // of the removal, the version or the pack
+	Size   int64         // bytes of content that go with it
+	UID    uint32        // owner
+	GID    uint32
+	Slots  []objfmt.Slot // the contents that go with it
+}
+
 // Expire destroys what the records in trash/ stand for that were made before the
 // given time (R5). Each record is taken first, by renaming it, so that nobody can
 // restore what is being looked at; what turns out to be alive is put back or left
 // alone. What is doomed becomes durable by one sync, then objects go, then
 // metadata. An error of one record does not stop the others.
 //
+// doomed, if not nil, is told what is about to go, in the words of an audit log,
+// before the sync and before anything goes; when it fails, nothing does.
+//
 // before must lie at least Options.Grace back: open readers on other nodes may
 // still be reading what was deleted or replaced, and sessions may be about to
 // publish what they started from. It is lowered to that if it does not.
-func (f *FS) Expire(ctx context.Context, refs []TrashRef, before time.Time) (Expired, error) {
+func (f *FS) Expire(ctx context.Context, refs []TrashRef, before time.Time, doomed func([]Doom) error) (Expired, error) {
 	var done Expired
 	if f.copied {
 		return done, ErrCopied
@@ -98,7 +110,7 @@ func (f *FS) destroyAll(ctx context.Context, list []doomed, done *Expired) error
 
 // take takes one record, and what it stands for, if it is old enough and dead.
 func (f *FS) take(ctx context.Context, ref TrashRef, before time.Time, done *Expired) (doomed, error) {
-	if err := ref.valid(); err != nil {
+	if err := ref.Valid(); err != nil {
 		return nil, err
 	}
 	r, err := f.recordAt(ref.dir(), ref.Name, ref.Name)

@@ -8,7 +8,6 @@ import (
 	"iter"
 	"slices"
 	"syscall"
-	"time"
 
 	"marfs/pkg/mdfs"
 	"marfs/pkg/objfmt"
@@ -61,17 +60,14 @@ func (f *FS) eachIn(ctx context.Context, dir string, fn func(name string, err er
 	return more, ignore(err, syscall.ENOENT)
 }
 
-// TrashDays lists the days with records, oldest first.
+// TrashDays lists the days with records, oldest first, and PurgedDay last.
 func (f *FS) TrashDays(ctx context.Context) ([]string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	names, err := f.names(trashName, "")
-	names = slices.DeleteFunc(names, func(n string) bool {
-		_, err := time.Parse(dayFormat, n)
-		return err != nil
-	})
-	slices.Sort(names)
+	names = slices.DeleteFunc(names, func(n string) bool { return !validDay(n) })
+	slices.Sort(names) // digits come before letters
 	return names, err
 }
 
@@ -105,7 +101,7 @@ func (f *FS) TrashOf(ctx context.Context, file objfmt.ID) ([]TrashRef, error) {
 
 // PruneDay removes the directories of a day that has no records left.
 func (f *FS) PruneDay(ctx context.Context, day string) error {
-	if _, err := time.Parse(dayFormat, day); err != nil {
+	if !validDay(day) {
 		return fmt.Errorf("day %q: %w", day, syscall.EINVAL)
 	}
 	top := trashName + "/" + day
@@ -126,7 +122,7 @@ func (f *FS) PruneDay(ctx context.Context, day string) error {
 // ReadTrash reads a record. A version's tells where the content was when it was
 // replaced; [FS.Version] where it is now.
 func (f *FS) ReadTrash(ctx context.Context, ref TrashRef) (r objfmt.Record, err error) {
-	if err := errors.Join(ctx.Err(), ref.valid()); err != nil {
+	if err := errors.Join(ctx.Err(), ref.Valid()); err != nil {
 		return r, err
 	}
 	err = f.in(ref.dir(), func(d mdfs.Dir) (err error) {
@@ -134,6 +130,39 @@ func (f *FS) ReadTrash(ctx context.Context, ref TrashRef) (r objfmt.Record, err 
 		return err
 	})
 	return r, err
+}
+
+// StatID describes the inode of the file with this id, raw: Nlink counts the home.
+// ENOENT: it is deleted for good, or about to be.
+func (f *FS) StatID(ctx context.Context, id objfmt.ID) (st mdfs.Stat, err error) {
+	if err := ctx.Err(); err != nil {
+		return st, err
+	}
+	for _, place := range homePlaces {
+		dir, name := homePath(place, id)
+		err = f.in(dir, func(d mdfs.Dir) (err error) {
+			st, err = d.Lstat(name)
+			return err
+		})
+		if !errors.Is(err, syscall.ENOENT) {
+			return st, err
+		}
+	}
+	return st, err
+}
+
+// Purge moves a record to PurgedDay, so that it need not wait for the keep time.
+// It returns where it is now. ENOENT: somebody else has it.
+func (f *FS) Purge(ctx context.Context, ref TrashRef) (TrashRef, error) {
+	to := TrashRef{Day: PurgedDay, Name: ref.Name}
+	if err := errors.Join(ctx.Err(), ref.Valid()); err != nil || ref == to {
+		return to, err
+	}
+	return to, f.in(ref.dir(), func(d mdfs.Dir) error {
+		return f.inMade(to.dir(), func(purged mdfs.Dir) error {
+			return rename(stepPurge, d, ref.Name, purged, to.Name, 0)
+		})
+	})
 }
 
 // Version reads the record of an old content. ENOENT: it has expired, or is

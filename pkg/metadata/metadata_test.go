@@ -297,7 +297,7 @@ func (w *world) trash() (refs []TrashRef) {
 func (w *world) expire() Expired {
 	w.t.Helper()
 	w.pass(31 * 24 * time.Hour)
-	done, err := w.Expire(ctx, w.trash(), *w.clock)
+	done, err := w.Expire(ctx, w.trash(), *w.clock, nil)
 	w.must(err)
 	return done
 }

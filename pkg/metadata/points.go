@@ -56,6 +56,7 @@ var (
 	stepDropBody   = fault.New("metadata.release.body")
 	stepTake       = fault.New("metadata.take")
 	stepPutBack    = fault.New("metadata.putback")
+	stepPurge      = fault.New("metadata.purge")
 	stepDrop       = fault.New("metadata.gc.record")
 	stepDeadHome   = fault.New("metadata.gc.home")
 	stepObject     = fault.New("metadata.gc.object")

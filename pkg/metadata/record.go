@@ -39,10 +39,18 @@ type TrashRef struct {
 
 func (r TrashRef) dir() string { return trashName + "/" + r.Day + "/" + r.Name[:2] }
 
-// valid keeps what is not a record's name away from paths.
-func (r TrashRef) valid() error {
-	_, err := time.Parse(dayFormat, r.Day)
-	if err != nil || len(r.Name) < 3 || strings.ContainsAny(r.Name, "/\x00") {
+// PurgedDay is where records go that were let go before their time ([FS.Purge]),
+// beside the days.
+const PurgedDay = "purged"
+
+func validDay(day string) bool {
+	_, err := time.Parse(dayFormat, day)
+	return err == nil || day == PurgedDay
+}
+
+// Valid keeps what is not a record's name away from paths.
+func (r TrashRef) Valid() error {
+	if !validDay(r.Day) || len(r.Name) < 3 || strings.ContainsAny(r.Name, "/\x00") {
 		return fmt.Errorf("trash record %q of %q: %w", r.Name, r.Day, syscall.EINVAL)
 	}
 	return nil

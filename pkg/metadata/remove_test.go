@@ -26,7 +26,7 @@ func TestUnlinkExpireDestroys(t *testing.T) {
 	if len(refs) != 2 { // the version and the deletion
 		t.Fatalf("%d records", len(refs))
 	}
-	done, err := w.Expire(ctx, refs, *w.clock)
+	done, err := w.Expire(ctx, refs, *w.clock, nil)
 	w.must(err)
 	if done.Kept != 2 || w.store.len() != 1 {
 		t.Errorf("young records: %+v, %d objects", done, w.store.len())
@@ -159,7 +159,7 @@ func TestOldRecordSparesLateRemoval(t *testing.T) {
 	w.pass(31 * 24 * time.Hour)
 	w.must(w.Unlink(ctx, me("b"), w.Tree(), "b"))
 	old := w.trash()
-	done, err := w.Expire(ctx, old, w.clock.Add(-30*24*time.Hour))
+	done, err := w.Expire(ctx, old, w.clock.Add(-30*24*time.Hour), nil)
 	w.must(err)
 	if w.store.len() != 1 || done.Kept != 3 || !slices.Equal(w.trash(), old) {
 		t.Fatalf("%+v, %d objects; trash %v, was %v", done, w.store.len(), w.trash(), old)
@@ -423,7 +423,7 @@ func TestCopiedDirectoryDestroysNothing(t *testing.T) {
 	if !f.Copied() {
 		t.Fatal("the copy was not noticed")
 	}
-	if _, err := f.Expire(ctx, w.trash(), time.Now()); err == nil {
+	if _, err := f.Expire(ctx, w.trash(), time.Now(), nil); err == nil {
 		t.Error("gc of a copy did not fail")
 	}
 	if w.store.len() != 1 {

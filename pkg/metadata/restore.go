@@ -22,7 +22,7 @@ import (
 // what the record says, made as the caller. The caller has checked that it is
 // who's to restore. ENOENT: somebody else has the record.
 func (f *FS) Restore(ctx context.Context, who Who, ref TrashRef, dir mdfs.Dir, name string) error {
-	if err := errors.Join(ctx.Err(), ref.valid()); err != nil {
+	if err := errors.Join(ctx.Err(), ref.Valid()); err != nil {
 		return err
 	}
 	// Taken into this node's work records: recovery puts it back from there.
@@ -192,7 +192,7 @@ func (f *FS) recoverRestore(ctx context.Context, node, name, ref string) error {
 		return ignore(err, syscall.ENOENT) // the restore ended, or somebody else has it
 	}
 	back.Day = r.When.UTC().Format(dayFormat)
-	if err := back.valid(); err != nil {
+	if err := back.Valid(); err != nil {
 		return err
 	}
 	if r.Kind == objfmt.RecordFile {
@@ -222,7 +222,7 @@ func (f *FS) hasNames(id objfmt.ID) (bool, error) {
 // the name it had: its maker may be about to look for it.
 func (f *FS) backToTrash(name string, r objfmt.Record) error {
 	ref := TrashRef{Day: r.When.UTC().Format(dayFormat), Name: strings.TrimPrefix(name, deadTrash)}
-	if err := ref.valid(); err != nil {
+	if err := ref.Valid(); err != nil {
 		return err
 	}
 	return f.in(deadName, func(d mdfs.Dir) error {

@@ -22,6 +22,7 @@ import (
 	"marfs/pkg/mdfs"
 	"marfs/pkg/metadata"
 	"marfs/pkg/repo"
+	"marfs/pkg/trash"
 )
 
 // Placement sends files of up to MaxSize bytes (0: any) to a repo.
@@ -40,6 +41,7 @@ type Config struct {
 	Repos     map[string]*repo.Repo // by name: every repo that objects of it may be in
 	Placement []Placement           // ascending MaxSize, the last without
 	Perms     Perm                  // of this front end: interactive or batch
+	Trash     trash.Policy
 }
 
 // Options of New.

@@ -52,7 +52,7 @@ func (p *Party) gc(before time.Time) error {
 	if err != nil {
 		return err
 	}
-	_, err = p.md.Expire(p.ctx, refs, before)
+	_, err = p.md.Expire(p.ctx, refs, before, nil)
 	return errors.Join(err, p.md.Sweep(p.ctx, before))
 }
 
