@@ -101,8 +101,8 @@ func (m *Mount) mountAt(path string) {
 	m.Start()
 }
 
-// command prepares a program of the project as the mounting user.
-func (m *Mount) command(name string, args ...string) *exec.Cmd {
+// Command prepares a program of the project as the mounting user.
+func (m *Mount) Command(name string, args ...string) *exec.Cmd {
 	m.t.Helper()
 	c := exec.Command(Binary(m.t, name), args...)
 	c.Env = slices.Concat(os.Environ(), []string{"MARFS_CONFIG=" + m.Config}, m.options.Env, m.env)
@@ -129,7 +129,7 @@ func (m *Mount) Start() {
 	}
 	m.checkLog()
 	m.log.reset()
-	m.cmd = m.command("marfs-fuse", append(args, m.Path)...)
+	m.cmd = m.Command("marfs-fuse", append(args, m.Path)...)
 	m.cmd.Stdout, m.cmd.Stderr = &m.log, &m.log
 	if err := m.cmd.Start(); err != nil {
 		m.t.Fatal(err)
@@ -232,7 +232,7 @@ func (m *Mount) Ctl(args ...string) string {
 // TryCtl runs marfsctl and returns what it printed and its exit code.
 func (m *Mount) TryCtl(args ...string) (string, int) {
 	m.t.Helper()
-	c := m.command("marfsctl", args...)
+	c := m.Command("marfsctl", args...)
 	out, err := c.CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -244,7 +244,7 @@ func (m *Mount) TryCtl(args ...string) (string, int) {
 // CtlJSON runs marfsctl --json, reads what it prints into v and returns its exit code.
 func (m *Mount) CtlJSON(v any, args ...string) int {
 	m.t.Helper()
-	c := m.command("marfsctl", append([]string{"--json"}, args...)...)
+	c := m.Command("marfsctl", append([]string{"--json"}, args...)...)
 	var stderr bytes.Buffer
 	c.Stderr = &stderr
 	out, err := c.Output()
