@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -49,16 +50,31 @@ func pair(ctx context.Context, o options, newFS bool, fn func(ours, peer **mount
 	return fn(&ours, &peer)
 }
 
-// fresh mounts a new ext4 of its own for the metadata rates, when run by root:
+// withFresh calls fn with a directory on a filesystem just made, with these options.
+func withFresh(ctx context.Context, o options, fn func(disk string) error, mkfs ...string) error {
+	base, err := os.MkdirTemp(o.dir, "marfs-bench.")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(base)
+	disk, done, err := fresh(ctx, base, mkfs...)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return fn(disk)
+}
+
+// fresh mounts a new ext4 of its own, made with these options, for metadata rates, when run by root:
 // on one in use, ext4 looks through all inodes freed of late, by whomever, before
 // it gives out a new one. Otherwise base itself has to do.
-func fresh(ctx context.Context, base string) (dir string, done func(), err error) {
+func fresh(ctx context.Context, base string, options ...string) (dir string, done func(), err error) {
 	if os.Geteuid() != 0 {
 		return base, func() {}, nil
 	}
 	image, dir := filepath.Join(base, "ext4.img"), filepath.Join(base, "ext4")
 	for _, cmd := range [][]string{
-		{"truncate", "-s", "8G", image}, {"mkfs.ext4", "-q", image}, {"mkdir", dir}, {"mount", "-o", "loop", image, dir},
+		{"truncate", "-s", "16G", image}, slices.Concat([]string{"mkfs.ext4", "-q"}, options, []string{image}), {"mkdir", dir}, {"mount", "-o", "loop", image, dir},
 	} {
 		if out, err := exec.CommandContext(ctx, cmd[0], cmd[1:]...).CombinedOutput(); err != nil {
 			return "", nil, fmt.Errorf("%s: %w: %s", cmd[0], err, out)

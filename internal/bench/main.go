@@ -15,12 +15,13 @@ import (
 
 // options of a run.
 type options struct {
-	bin    string
-	dir    string
-	rounds int
-	size   int64
-	files  int
-	only   string
+	bin     string
+	dir     string
+	rounds  int
+	size    int64
+	files   int
+	entries int
+	only    string
 }
 
 // row is one measured pair.
@@ -60,7 +61,8 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds of each pair")
 	flag.Int64Var(&o.size, "size", 2<<30, "bytes of the large file")
 	flag.IntVar(&o.files, "files", 3000, "small files of the metadata rates")
-	flag.StringVar(&o.only, "only", "", "one of encode, stream, metadata, memory")
+	flag.IntVar(&o.entries, "entries", 1_000_000, "entries of the largest trash")
+	flag.StringVar(&o.only, "only", "", "one of encode, stream, metadata, gc, trash, memory")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -75,7 +77,7 @@ func run(ctx context.Context, o options) error {
 	parts := []struct {
 		name string
 		fn   func(context.Context, options) error
-	}{{"encode", encode}, {"stream", stream}, {"metadata", metadata}, {"memory", memory}}
+	}{{"encode", encode}, {"stream", stream}, {"metadata", metadata}, {"gc", gcRate}, {"trash", bigTrash}, {"memory", memory}}
 	fmt.Printf("%-34s %12s %12s %-8s %6s %6s\n", "what", "ours", "peer", "unit", "ratio", "aim")
 	for _, p := range parts {
 		if o.only != "" && o.only != p.name {

@@ -22,8 +22,8 @@ type mount struct {
 	again func(ctx context.Context, options ...string) (*mount, error)
 }
 
-// config is the embedded default over six directories.
-const config = `version: 1
+// configText is the embedded default over six directories.
+const configText = `version: 1
 mount: %[1]s/mnt
 repos:
   - name: bench
@@ -43,21 +43,32 @@ namespaces:
     path: /bench
     metadata: %[1]s/md
     repo: bench
-    interactive: [rm, wm, rd, wd, ud, td]
-`
+%[2]s`
+
+// configure makes a namespace of our own below base, with more YAML for it.
+func configure(ctx context.Context, bin, base, more string) (conf string, err error) {
+	conf = filepath.Join(base, "marfs.yaml")
+	if err := os.MkdirAll(base, 0o755); err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(conf, fmt.Appendf(nil, configText, base, more), 0o644); err != nil {
+		return "", err
+	}
+	if out, err := exec.CommandContext(ctx, filepath.Join(bin, "marfsctl"), "--config", conf, "init").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("marfsctl init: %w: %s", err, out)
+	}
+	return conf, nil
+}
 
 // marfs makes and mounts a namespace of our own below base.
 func marfs(ctx context.Context, bin, base string) (*mount, error) {
-	conf := filepath.Join(base, "marfs.yaml")
 	mnt := filepath.Join(base, "mnt")
 	if err := os.MkdirAll(mnt, 0o755); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(conf, fmt.Appendf(nil, config, base), 0o644); err != nil {
+	conf, err := configure(ctx, bin, base, "")
+	if err != nil {
 		return nil, err
-	}
-	if out, err := exec.CommandContext(ctx, filepath.Join(bin, "marfsctl"), "--config", conf, "init").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("marfsctl init: %w: %s", err, out)
 	}
 	var up func(context.Context, ...string) (*mount, error)
 	up = func(ctx context.Context, options ...string) (*mount, error) {
