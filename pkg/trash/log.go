@@ -218,3 +218,24 @@ func objectsOf(ctx context.Context, t *Trash, s objfmt.Slot) ([]lineObject, erro
 	}
 	return list, nil
 }
+
+// logName is how the names of logs in a metadata directory begin: the rest is where
+// and by which process.
+const logName = "gc-20060102T150405Z"
+
+// PruneLogs removes logs of a metadata directory that were begun longer ago than
+// keep; 0: none. Other names are left alone.
+func PruneLogs(ctx context.Context, meta *metadata.FS, keep time.Duration, now time.Time) error {
+	if keep <= 0 {
+		return nil
+	}
+	names, err := meta.Logs(ctx)
+	errs := []error{err}
+	for _, name := range names {
+		began, err := time.Parse(logName, name[:min(len(name), len(logName))])
+		if err == nil && now.Sub(began) > keep {
+			errs = append(errs, meta.RemoveLog(ctx, name))
+		}
+	}
+	return errors.Join(errs...)
+}
