@@ -29,13 +29,19 @@ func (f *FS) Staged(ctx context.Context) iter.Seq2[objfmt.ID, error] {
 
 // eachFan calls fn with every name below the fan-out directories of top.
 func (f *FS) eachFan(ctx context.Context, top string, fn func(name string, err error) (more bool)) {
+	f.eachFanFrom(ctx, top, "", fn)
+}
+
+// eachFanFrom is eachFan that begins with the directory named first, or the next one.
+func (f *FS) eachFanFrom(ctx context.Context, top, first string, fn func(name string, err error) (more bool)) {
 	fans, err := f.names(top, "")
 	if err != nil {
 		fn("", err)
 		return
 	}
 	slices.Sort(fans)
-	for _, fan := range fans {
+	start, _ := slices.BinarySearch(fans, first)
+	for _, fan := range slices.Concat(fans[start:], fans[:start]) {
 		more, err := f.eachIn(ctx, top+"/"+fan, fn)
 		if err != nil {
 			more = fn("", err)
@@ -73,8 +79,14 @@ func (f *FS) TrashDays(ctx context.Context) ([]string, error) {
 
 // Trash lists the records of one day, of removals, versions and packs.
 func (f *FS) Trash(ctx context.Context, day string) iter.Seq2[TrashRef, error] {
+	return f.TrashFrom(ctx, day, "")
+}
+
+// TrashFrom is Trash that begins with the fan-out directory hh (two hexadecimal
+// digits): collectors that begin at different ones are not in each other's way.
+func (f *FS) TrashFrom(ctx context.Context, day, hh string) iter.Seq2[TrashRef, error] {
 	return func(yield func(TrashRef, error) bool) {
-		f.eachFan(ctx, trashName+"/"+day, func(name string, err error) bool {
+		f.eachFanFrom(ctx, trashName+"/"+day, hh, func(name string, err error) bool {
 			return yield(TrashRef{Day: day, Name: name}, err)
 		})
 	}
@@ -176,6 +188,14 @@ func (f *FS) Version(ctx context.Context, content objfmt.ID) (r objfmt.Record, e
 		return err
 	})
 	return r, err
+}
+
+// TableOf reads the chunk table of a slot whose source is one. ENOENT: it is destroyed.
+func (f *FS) TableOf(ctx context.Context, s objfmt.Slot) (*objfmt.ChunkTable, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return f.readTable(s.File, s.Content, s.Source)
 }
 
 // Hints lists the packs with dead bytes, and how many contents in them are dead.
