@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"hash/fnv"
+	"io/fs"
 	"sync"
 	"time"
 
@@ -117,27 +118,22 @@ func (c *Collector) Plan(ctx context.Context, t *Trash, each func(Candidate) err
 	if err != nil {
 		return k.end(err)
 	}
-	for ref, err := range k.refs(ctx, places) {
+	for x, err := range k.candidates(ctx, l, places) {
 		if ctx.Err() != nil {
 			return k.end(ctx.Err())
 		}
-		if err := k.plan(ctx, l, ref, err, each); err != nil {
+		if err != nil {
+			k.report.Failures.add(err)
+		} else if err := k.plan(x, each); err != nil {
 			return k.end(err)
 		}
 	}
 	return k.end(nil)
 }
 
-func (k *collection) plan(ctx context.Context, l limits, ref metadata.TrashRef, err error, each func(Candidate) error) error {
-	var c Candidate
-	var goes bool
-	if err == nil {
-		c, goes, err = k.candidate(ctx, l, ref)
-	}
+func (k *collection) plan(c Candidate, each func(Candidate) error) error {
 	switch {
-	case err != nil:
-		k.report.Failures.add(err)
-	case !goes:
+	case c.Why == "":
 		k.report.Kept++
 	case k.full(c.Size):
 		k.report.Left++
@@ -300,13 +296,14 @@ func (k *collection) chosen(ctx context.Context, l limits, ref metadata.TrashRef
 		}
 		return true
 	}
-	c, goes, err := k.candidate(ctx, l, ref)
+	c, err := k.candidate(ctx, l, ref)
 	switch {
-	case errors.Is(err, objfmt.ErrFormat) || errors.Is(err, objfmt.ErrChecksum): // Expire tells what can be done
+	case errors.Is(err, fs.ErrNotExist):
+		return false
 	case err != nil:
 		k.failed(err)
 		return false
-	case !goes:
+	case c.Why == "":
 		k.keep(1)
 		return false
 	}
@@ -381,12 +378,8 @@ func (k *collection) doomed(ctx context.Context, l limits, day string, list []me
 	whys := make([]Why, len(list))
 	for i := range list {
 		d := &list[i]
-		why, goes := l.why(day, d.Record.When)
-		if !goes { // the record of a version that is younger than its entry: still before the limit, as Expire saw
-			why = WhyAge
-		}
-		whys[i] = why
-		line, err := doomLine(ctx, k.trash, d, why)
+		whys[i] = l.why(day, d.Record.When)
+		line, err := doomLine(ctx, k.trash, d, whys[i])
 		if err != nil {
 			return 0, err
 		}
