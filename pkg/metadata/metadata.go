@@ -117,7 +117,7 @@ const (
 	workName    = "work"
 	nodesName   = "nodes"
 	deadName    = "dead"
-	takenName   = "dead/versions" // version records that somebody has taken
+	takenName   = "dead/versions" // <hh>/: version records that somebody has taken
 	repackName  = "repack"
 	damagedName = "degraded"
 )
