@@ -358,7 +358,7 @@ func (k *collection) expire(ctx, work context.Context, l limits, refs []metadata
 	day := refs[0].Day
 	var bytes int64
 	done, err := k.trash.Meta.Expire(work, refs, l.before(day), func(list []metadata.Doom) error {
-		n, err := k.doomed(work, l, day, list)
+		n, err := k.doomed(work, list, func(when time.Time) Why { return l.why(day, when) })
 		bytes += n
 		return err
 	})
@@ -372,27 +372,16 @@ func (k *collection) expire(ctx, work context.Context, l limits, refs []metadata
 	k.advance(int64(len(refs)), bytes)
 }
 
-// doomed writes down what a batch is about to destroy.
-func (k *collection) doomed(ctx context.Context, l limits, day string, list []metadata.Doom) (bytes int64, err error) {
-	lines := make([]line, 0, len(list))
-	whys := make([]Why, len(list))
-	for i := range list {
-		d := &list[i]
-		whys[i] = l.why(day, d.Record.When)
-		line, err := doomLine(ctx, k.trash, d, whys[i])
-		if err != nil {
-			return 0, err
-		}
-		lines = append(lines, line)
-	}
-	if err := k.audit.write(k.trash.Namespace, true, lines...); err != nil {
+// doomed writes down what is about to be destroyed, and sums it up.
+func (k *collection) doomed(ctx context.Context, list []metadata.Doom, why func(when time.Time) Why) (bytes int64, err error) {
+	if err := k.audit.Doomed(ctx, k.trash, list, why); err != nil {
 		return 0, err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for i := range list {
 		d := &list[i]
-		k.rows.add(whatOf(d.Record.Kind), whys[i], d.Size, d.Record.When)
+		k.rows.add(whatOf(d.Record.Kind), why(d.Record.When), d.Size, d.Record.When)
 		bytes += d.Size
 	}
 	return bytes, nil
@@ -492,7 +481,11 @@ func (c *Collector) Recover(ctx context.Context, t *Trash, a *Audit, alive metad
 		return r, err
 	}
 	k := c.begin(t, a)
-	for _, e := range flat(errors.Join(t.Meta.Recover(ctx, alive), t.Meta.Sweep(ctx, k.now.Add(-t.Policy.Grace)))) {
+	err = errors.Join(t.Meta.Recover(ctx, alive), t.Meta.Sweep(ctx, k.now.Add(-t.Policy.Grace), func(list []metadata.Doom) error {
+		_, err := k.doomed(ctx, list, func(time.Time) Why { return WhyAbandoned })
+		return err
+	}))
+	for _, e := range flat(err) {
 		k.failed(e)
 	}
 	r.Failures.merge(k.report.Failures)
