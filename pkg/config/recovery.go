@@ -117,7 +117,7 @@ func (r *recovery) pass(ctx context.Context, now time.Time) error {
 	}
 	if now.Sub(r.swept) >= sweepEvery {
 		r.swept = now
-		err = errors.Join(err, r.meta.Sweep(ctx, now)) // no younger than the grace time
+		err = errors.Join(err, r.meta.Sweep(ctx, now, r.doomed)) // no younger than the grace time
 	}
 	return err
 }
@@ -131,6 +131,16 @@ func (r *recovery) look(ctx context.Context, now time.Time) ([]metadata.Node, me
 	r.watch.Look(nodes, now)
 	lives := r.watch.Alive(now)
 	return nodes, func(n metadata.Node) bool { return lives(n) && !gone(n.Name) }, nil
+}
+
+// doomed logs what a sweep is about to destroy: a gc had decided it and was killed.
+// Only the report of the gc says so for what it destroyed itself.
+func (r *recovery) doomed(list []metadata.Doom) error {
+	for _, d := range list {
+		r.log.Info("destroying what a gc that was killed had begun with", "kind", d.Record.Kind, "path", d.Record.Path,
+			"file", d.Record.File, "content", d.Record.Content, "bytes", d.Size, "uid", d.UID)
+	}
+	return nil
 }
 
 // nodeName names this process among all that work on a namespace at once:

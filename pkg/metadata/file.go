@@ -224,8 +224,17 @@ func (f *FS) openAt(place, name string) (*File, error) {
 // keep and grace times, as far as the metadata filesystem's flock reaches: an open
 // reader goes on. It is a courtesy on top of the grace time, and vanishes with the
 // process. named tells whether the file had a name when it was held: one without
-// may be gone already.
-func (fl *File) Hold() (named bool, err error) { return fl.named() }
+// may be gone already, and is as good as gone: nobody should open it.
+func (fl *File) Hold() (named bool, err error) {
+	err = fl.inode.Flock(unix.LOCK_SH)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return false, nil // a gc is at it
+	}
+	if err := ignore(err, errNoLocks...); err != nil {
+		return false, fileError("hold", fl.id, err)
+	}
+	return fl.named() // after it is held: a gc that saw no name looks for holders after that
+}
 
 // ID is the file's id, for life.
 func (fl *File) ID() objfmt.ID { return fl.id }

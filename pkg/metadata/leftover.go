@@ -33,7 +33,7 @@ func (f *FS) Leftovers(ctx context.Context, alive Alive, before time.Time) iter.
 			func() iter.Seq2[Leftover, error] { return f.deadPacks(c.lives) },
 			func() iter.Seq2[Leftover, error] { return f.deadStaged(ctx, c.lives) },
 			func() iter.Seq2[Leftover, error] { return f.inDead(deadName, before) },
-			func() iter.Seq2[Leftover, error] { return f.inDead(takenName, before) },
+			func() iter.Seq2[Leftover, error] { return f.inTaken(before) },
 		} {
 			for l, err := range list() {
 				if ctx.Err() != nil {
@@ -123,6 +123,22 @@ func (f *FS) inDead(dir string, before time.Time) iter.Seq2[Leftover, error] {
 		for _, name := range names {
 			if dir+"/"+name != takenName && !f.leftover(dir, name, before, yield) {
 				return
+			}
+		}
+	}
+}
+
+func (f *FS) inTaken(before time.Time) iter.Seq2[Leftover, error] {
+	return func(yield func(Leftover, error) bool) {
+		fans, err := f.names(takenName, "")
+		if err != nil && !yield(Leftover{}, err) {
+			return
+		}
+		for _, fan := range fans {
+			for l, err := range f.inDead(takenName+"/"+fan, before) {
+				if !yield(l, err) {
+					return
+				}
 			}
 		}
 	}

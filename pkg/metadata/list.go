@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 	"syscall"
 
 	"marfs/pkg/mdfs"
@@ -163,12 +164,18 @@ func (f *FS) StatID(ctx context.Context, id objfmt.ID) (st mdfs.Stat, err error)
 	return st, err
 }
 
-// Purge moves a record to PurgedDay, so that it need not wait for the keep time.
-// It returns where it is now. ENOENT: somebody else has it.
+// Purge moves a record to PurgedDay, so that it need not wait for the keep time; one
+// that is there stays. It returns where it is now. ENOENT: somebody else has it.
+//
+// An unlink whose record is purged before it has come to its end makes another,
+// that waits its time; gc drops whichever of the two it meets last.
 func (f *FS) Purge(ctx context.Context, ref TrashRef) (TrashRef, error) {
 	to := TrashRef{Day: PurgedDay, Name: ref.Name}
-	if err := errors.Join(ctx.Err(), ref.Valid()); err != nil || ref == to {
+	if err := errors.Join(ctx.Err(), ref.Valid()); err != nil {
 		return to, err
+	}
+	if ref == to {
+		return to, f.in(ref.dir(), func(d mdfs.Dir) error { _, err := d.Lstat(ref.Name); return err })
 	}
 	return to, f.in(ref.dir(), func(d mdfs.Dir) error {
 		return f.inMade(to.dir(), func(purged mdfs.Dir) error {
@@ -241,6 +248,7 @@ func (f *FS) Members(ctx context.Context, pack objfmt.ObjectID) (*objfmt.MemberT
 // fileInstance reads the instance in the name of an open pack or a taken record;
 // of another name it is one that nobody has.
 func fileInstance(s string) []byte {
+	s = strings.TrimSuffix(s, takenPurged)
 	b, err := hex.DecodeString(s)
 	if err != nil || len(b) != 4 {
 		return make([]byte, 4)

@@ -118,7 +118,7 @@ const (
 	workName    = "work"
 	nodesName   = "nodes"
 	deadName    = "dead"
-	takenName   = "dead/versions" // version records that somebody has taken
+	takenName   = "dead/versions" // <hh>/: version records that somebody has taken
 	repackName  = "repack"
 	damagedName = "degraded"
 	logName     = "log" // what gc destroyed; made when it is needed

@@ -26,7 +26,7 @@ func (f *FS) Restore(ctx context.Context, who Who, ref TrashRef, dir mdfs.Dir, n
 		return err
 	}
 	// Taken into this node's work records: recovery puts it back from there.
-	taken := ref.Name + "." + f.instanceName()
+	taken := workOf(ref, f.instanceName())
 	err := f.in(ref.dir(), func(d mdfs.Dir) error {
 		return f.inMade(workName+"/"+f.o.Node, func(work mdfs.Dir) error {
 			return rename(stepTake, d, ref.Name, work, taken, 0)
@@ -42,6 +42,12 @@ func (f *FS) Restore(ctx context.Context, who Who, ref TrashRef, dir mdfs.Dir, n
 		return err
 	}
 	return f.in(workName+"/"+f.o.Node, func(d mdfs.Dir) error { return remove(stepWorkGone, d, taken) })
+}
+
+// workOf is the name in work/ of a removal's record that a process is restoring.
+func workOf(ref TrashRef, instance string) string {
+	_, purged, _ := strings.Cut(ref.taken(), ref.Name)
+	return ref.Name + "." + instance + purged
 }
 
 // returnRef puts a record back that was taken for a restore which made nothing:
@@ -185,14 +191,16 @@ func (f *FS) recoverRestore(ctx context.Context, node, name, ref string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	back := TrashRef{Name: ref}
 	work := workName + "/" + node
 	r, err := f.recordAt(work, name, ref)
 	if err != nil {
 		return ignore(err, syscall.ENOENT) // the restore ended, or somebody else has it
 	}
-	back.Day = r.When.UTC().Format(dayFormat)
-	if err := back.Valid(); err != nil {
+	if strings.HasSuffix(name, takenPurged) {
+		ref += takenPurged
+	}
+	back, err := takenRef(ref, r)
+	if err != nil {
 		return err
 	}
 	if r.Kind == objfmt.RecordFile {
@@ -221,8 +229,8 @@ func (f *FS) hasNames(id objfmt.ID) (bool, error) {
 // backToTrash gives back a record of trash/ that a gc has taken into dead/, under
 // the name it had: its maker may be about to look for it.
 func (f *FS) backToTrash(name string, r objfmt.Record) error {
-	ref := TrashRef{Day: r.When.UTC().Format(dayFormat), Name: strings.TrimPrefix(name, deadTrash)}
-	if err := ref.Valid(); err != nil {
+	ref, err := takenRef(strings.TrimPrefix(name, deadTrash), r)
+	if err != nil {
 		return err
 	}
 	return f.in(deadName, func(d mdfs.Dir) error {
@@ -283,7 +291,7 @@ func takenVersion(content objfmt.ID, token string) string { return content.Strin
 func (f *FS) takeVersion(p *fault.Step, content objfmt.ID, token string) (r objfmt.Record, err error) {
 	name := takenVersion(content, token)
 	err = f.in(fanned(versionName, content), func(d mdfs.Dir) error {
-		return f.in(takenName, func(taken mdfs.Dir) error {
+		return f.inMade(fanned(takenName, content), func(taken mdfs.Dir) error {
 			if err := rename(p, d, content.String(), taken, name, 0); err != nil {
 				return err
 			}
@@ -299,7 +307,7 @@ func (f *FS) takeVersion(p *fault.Step, content objfmt.ID, token string) (r objf
 func (f *FS) returnVersion(ctx context.Context, content objfmt.ID, token string) error {
 	name := takenVersion(content, token)
 	var r objfmt.Record
-	err := f.in(takenName, func(d mdfs.Dir) (err error) {
+	err := f.in(fanned(takenName, content), func(d mdfs.Dir) (err error) {
 		r, err = readRecord(d, name)
 		return err
 	})
@@ -320,17 +328,17 @@ func (f *FS) returnVersion(ctx context.Context, content objfmt.ID, token string)
 // the entry; a second entry would keep the first from ever being the last link.
 // A record that was made meanwhile is newer.
 func (f *FS) putVersionBack(r objfmt.Record, token string) error {
-	name := takenVersion(r.Content, token)
+	name, place := takenVersion(r.Content, token), fanned(takenName, r.Content)
 	var st mdfs.Stat
-	err := f.in(takenName, func(taken mdfs.Dir) (err error) {
+	err := f.in(place, func(taken mdfs.Dir) (err error) {
 		st, err = taken.Lstat(name)
 		return err
 	})
 	if err == nil && st.Nlink == 1 {
-		_, err = f.enqueue(stepPutBack, takenName, name, r, true)
+		_, err = f.enqueue(stepPutBack, place, name, r, true)
 	}
 	if err == nil {
-		err = f.placeVersion(stepPutBack, takenName, name, r, false, true)
+		err = f.placeVersion(stepPutBack, place, name, r, false, true)
 	}
 	if err != nil {
 		return ignore(err, syscall.ENOENT) // somebody took it over
@@ -343,5 +351,6 @@ func (f *FS) dropTaken(content, session objfmt.ID) error {
 }
 
 func (f *FS) dropTakenAs(content objfmt.ID, token string) error {
-	return f.in(takenName, func(d mdfs.Dir) error { return remove(stepDrop, d, takenVersion(content, token)) })
+	err := f.in(fanned(takenName, content), func(d mdfs.Dir) error { return remove(stepDrop, d, takenVersion(content, token)) })
+	return ignore(err, syscall.ENOENT)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"hash/fnv"
+	"io/fs"
 	"sync"
 	"time"
 
@@ -117,27 +118,22 @@ func (c *Collector) Plan(ctx context.Context, t *Trash, each func(Candidate) err
 	if err != nil {
 		return k.end(err)
 	}
-	for ref, err := range k.refs(ctx, places) {
+	for x, err := range k.candidates(ctx, l, places) {
 		if ctx.Err() != nil {
 			return k.end(ctx.Err())
 		}
-		if err := k.plan(ctx, l, ref, err, each); err != nil {
+		if err != nil {
+			k.report.Failures.add(err)
+		} else if err := k.plan(x, each); err != nil {
 			return k.end(err)
 		}
 	}
 	return k.end(nil)
 }
 
-func (k *collection) plan(ctx context.Context, l limits, ref metadata.TrashRef, err error, each func(Candidate) error) error {
-	var c Candidate
-	var goes bool
-	if err == nil {
-		c, goes, err = k.candidate(ctx, l, ref)
-	}
+func (k *collection) plan(c Candidate, each func(Candidate) error) error {
 	switch {
-	case err != nil:
-		k.report.Failures.add(err)
-	case !goes:
+	case c.Why == "":
 		k.report.Kept++
 	case k.full(c.Size):
 		k.report.Left++
@@ -300,13 +296,14 @@ func (k *collection) chosen(ctx context.Context, l limits, ref metadata.TrashRef
 		}
 		return true
 	}
-	c, goes, err := k.candidate(ctx, l, ref)
+	c, err := k.candidate(ctx, l, ref)
 	switch {
-	case errors.Is(err, objfmt.ErrFormat) || errors.Is(err, objfmt.ErrChecksum): // Expire tells what can be done
+	case errors.Is(err, fs.ErrNotExist):
+		return false
 	case err != nil:
 		k.failed(err)
 		return false
-	case !goes:
+	case c.Why == "":
 		k.keep(1)
 		return false
 	}
@@ -361,7 +358,7 @@ func (k *collection) expire(ctx, work context.Context, l limits, refs []metadata
 	day := refs[0].Day
 	var bytes int64
 	done, err := k.trash.Meta.Expire(work, refs, l.before(day), func(list []metadata.Doom) error {
-		n, err := k.doomed(work, l, day, list)
+		n, err := k.doomed(work, list, func(when time.Time) Why { return l.why(day, when) })
 		bytes += n
 		return err
 	})
@@ -375,31 +372,16 @@ func (k *collection) expire(ctx, work context.Context, l limits, refs []metadata
 	k.advance(int64(len(refs)), bytes)
 }
 
-// doomed writes down what a batch is about to destroy.
-func (k *collection) doomed(ctx context.Context, l limits, day string, list []metadata.Doom) (bytes int64, err error) {
-	lines := make([]line, 0, len(list))
-	whys := make([]Why, len(list))
-	for i := range list {
-		d := &list[i]
-		why, goes := l.why(day, d.Record.When)
-		if !goes { // the record of a version that is younger than its entry: still before the limit, as Expire saw
-			why = WhyAge
-		}
-		whys[i] = why
-		line, err := doomLine(ctx, k.trash, d, why)
-		if err != nil {
-			return 0, err
-		}
-		lines = append(lines, line)
-	}
-	if err := k.audit.write(k.trash.Namespace, true, lines...); err != nil {
+// doomed writes down what is about to be destroyed, and sums it up.
+func (k *collection) doomed(ctx context.Context, list []metadata.Doom, why func(when time.Time) Why) (bytes int64, err error) {
+	if err := k.audit.Doomed(ctx, k.trash, list, why); err != nil {
 		return 0, err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for i := range list {
 		d := &list[i]
-		k.rows.add(whatOf(d.Record.Kind), whys[i], d.Size, d.Record.When)
+		k.rows.add(whatOf(d.Record.Kind), why(d.Record.When), d.Size, d.Record.When)
 		bytes += d.Size
 	}
 	return bytes, nil
@@ -499,7 +481,11 @@ func (c *Collector) Recover(ctx context.Context, t *Trash, a *Audit, alive metad
 		return r, err
 	}
 	k := c.begin(t, a)
-	for _, e := range flat(errors.Join(t.Meta.Recover(ctx, alive), t.Meta.Sweep(ctx, k.now.Add(-t.Policy.Grace)))) {
+	err = errors.Join(t.Meta.Recover(ctx, alive), t.Meta.Sweep(ctx, k.now.Add(-t.Policy.Grace), func(list []metadata.Doom) error {
+		_, err := k.doomed(ctx, list, func(time.Time) Why { return WhyAbandoned })
+		return err
+	}))
+	for _, e := range flat(err) {
 		k.failed(e)
 	}
 	r.Failures.merge(k.report.Failures)

@@ -155,6 +155,19 @@ func (a *Audit) sync() error {
 	return nil
 }
 
+// Doomed writes down what is about to be destroyed; why tells the reason by the time
+// of the record.
+func (a *Audit) Doomed(ctx context.Context, t *Trash, list []metadata.Doom, why func(when time.Time) Why) error {
+	lines := make([]line, len(list))
+	for i := range list {
+		var err error
+		if lines[i], err = doomLine(ctx, t, &list[i], why(list[i].Record.When)); err != nil {
+			return err
+		}
+	}
+	return a.write(t.Namespace, true, lines...)
+}
+
 // doomLine describes what is about to be destroyed.
 func doomLine(ctx context.Context, t *Trash, d *metadata.Doom, why Why) (line, error) {
 	l := lineOf(&d.Record)

@@ -66,8 +66,6 @@ type Entry struct {
 	UID    uint32    // owner
 	GID    uint32
 	Purged bool // its owner has let it go: it is destroyed once Grace has passed
-
-	since time.Time // what its age counts from
 }
 
 // Version reports whether the entry is an earlier content of a file.
@@ -84,7 +82,7 @@ func (t *Trash) entry(ctx context.Context, ref metadata.TrashRef) (Entry, error)
 	if err != nil {
 		return Entry{}, err
 	}
-	e := Entry{ID: ID(ref), Record: r, Mode: r.Mode, UID: r.UID, GID: r.GID, MTime: r.MTime, Purged: ref.Day == metadata.PurgedDay, since: r.When}
+	e := Entry{ID: ID(ref), Record: r, Mode: r.Mode, UID: r.UID, GID: r.GID, MTime: r.MTime, Purged: ref.Day == metadata.PurgedDay}
 	switch r.Kind {
 	case objfmt.RecordFile:
 		return e, t.ofFile(ctx, &e, true)
@@ -96,10 +94,11 @@ func (t *Trash) entry(ctx context.Context, ref metadata.TrashRef) (Entry, error)
 		if err != nil {
 			return e, err
 		}
-		err = t.ofFile(ctx, &e, false)
+		if err := t.ofFile(ctx, &e, false); err != nil {
+			return e, err
+		}
 		e.Record.Slot = v.Slot // where the content is now
-		e.Size, e.MTime, e.since = v.Slot.Size, v.Slot.MTime, v.When
-		return e, err
+		e.Size, e.MTime = v.Slot.Size, v.Slot.MTime
 	case objfmt.RecordDir:
 		e.Mode |= syscall.S_IFDIR
 	case objfmt.RecordSymlink:
@@ -116,9 +115,6 @@ func (t *Trash) ofFile(ctx context.Context, e *Entry, deleted bool) error {
 	}
 	if err != nil {
 		return err
-	}
-	if gone := time.Unix(st.Ctim.Unix()); deleted && gone.After(e.since) {
-		e.since = gone // the last name went after this record was made
 	}
 	metadata.StatOf(&st)
 	e.Mode, e.UID, e.GID, e.Size, e.MTime = st.Mode, st.Uid, st.Gid, st.Size, time.Unix(st.Mtim.Unix())

@@ -70,6 +70,8 @@ const (
 	PackSum
 	// RestoreRecordFirst takes a version's record before its own work record exists.
 	RestoreRecordFirst
+	// Hold destroys a deleted file without asking who holds it (R5).
+	Hold
 
 	// SyncPublish acknowledges a publish before the inode is synced.
 	SyncPublish

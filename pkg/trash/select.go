@@ -6,9 +6,12 @@ import (
 	"io/fs"
 	"iter"
 	"maps"
+	"runtime"
 	"slices"
+	"sync"
 	"time"
 
+	"marfs/pkg/mdfs"
 	"marfs/pkg/metadata"
 	"marfs/pkg/objfmt"
 )
@@ -58,7 +61,9 @@ func whatOf(k objfmt.RecordKind) What {
 type Candidate struct {
 	Entry
 	What What
-	Why  Why
+	Why  Why // "": it stays
+
+	since time.Time // what its age counts from
 }
 
 // Row sums what is destroyed of one kind for one reason.
@@ -124,17 +129,17 @@ func (l limits) before(day string) time.Time {
 	return l.age
 }
 
-// why tells why an entry of that age goes, if it does.
-func (l limits) why(day string, since time.Time) (why Why, goes bool) {
+// why tells why an entry of that age goes; "": it stays.
+func (l limits) why(day string, since time.Time) Why {
 	switch {
 	case !since.Before(l.before(day)):
-		return "", false
+		return ""
 	case day == metadata.PurgedDay:
-		return WhyPurged, true
+		return WhyPurged
 	case since.Before(l.age):
-		return WhyAge, true
+		return WhyAge
 	}
-	return WhyPressure, true
+	return WhyPressure
 }
 
 // limits decides what goes. Only MaxBytes needs a look at what is young.
@@ -149,17 +154,13 @@ func (k *collection) limits(ctx context.Context) (limits, error) {
 	if err != nil {
 		return l, err
 	}
-	for _, day := range days {
-		if day == metadata.PurgedDay {
-			continue // on its way out: it presses nothing else out
+	days = slices.DeleteFunc(days, func(day string) bool { return day == metadata.PurgedDay }) // on its way out: it presses nothing else out
+	for c, err := range k.candidates(ctx, l, days) {
+		if ctx.Err() != nil {
+			return l, ctx.Err()
 		}
-		for e, err := range k.entries(ctx, day) {
-			if ctx.Err() != nil {
-				return l, ctx.Err()
-			}
-			if err == nil && !e.since.Before(l.age) {
-				h.add(e.since, e.Size)
-			}
+		if err == nil && c.Why == "" {
+			h.add(c.since, c.Size)
 		}
 	}
 	if cut := h.cut(p.MaxBytes); cut.Before(l.floor) {
@@ -230,51 +231,136 @@ func (k *collection) refs(ctx context.Context, places []string) iter.Seq2[metada
 	}
 }
 
-// entries reads the records of one day. Those that stand for nothing any more come
-// as what they are, without size.
-func (k *collection) entries(ctx context.Context, day string) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		for ref, err := range k.trash.Meta.TrashFrom(ctx, day, k.o.From) {
-			var e Entry
-			if err == nil {
-				e, err = k.trash.entry(ctx, ref)
-			}
-			if errors.Is(err, fs.ErrNotExist) {
-				continue // somebody has taken it
-			}
-			if !yield(e, err) {
+// candidates reads the records of places, several at once, and decides about each.
+// Those that stay come too, without a reason.
+func (k *collection) candidates(ctx context.Context, l limits, places []string) iter.Seq2[Candidate, error] {
+	return func(yield func(Candidate, error) bool) {
+		refs := make([]metadata.TrashRef, 0, readAtOnce)
+		for ref, err := range k.refs(ctx, places) {
+			if err != nil && !yield(Candidate{}, err) {
 				return
 			}
+			if err != nil {
+				continue
+			}
+			if refs = append(refs, ref); len(refs) == readAtOnce {
+				if !k.readAll(ctx, l, refs, yield) {
+					return
+				}
+				refs = refs[:0]
+			}
 		}
+		k.readAll(ctx, l, refs, yield)
 	}
 }
 
-// candidate reads what a record stands for and decides about it.
-func (k *collection) candidate(ctx context.Context, l limits, ref metadata.TrashRef) (c Candidate, goes bool, err error) {
-	c.Entry, err = k.trash.entry(ctx, ref)
-	switch {
-	case errors.Is(err, errGone):
-		c.What = WhatRecord
-		if c.Version() && c.Size > 0 { // of a file that is gone for good
-			c.What = WhatVersion
-		} else {
-			c.Size = 0
+// readAtOnce is how many records are in memory at a time.
+const readAtOnce = 256
+
+// readAll reads records in a few goroutines, and yields them in their order.
+func (k *collection) readAll(ctx context.Context, l limits, refs []metadata.TrashRef, yield func(Candidate, error) bool) bool {
+	type read struct {
+		Candidate
+		err error
+	}
+	out := make([]read, len(refs))
+	var g sync.WaitGroup
+	n := min(runtime.GOMAXPROCS(0), 8, len(refs))
+	for w := range n {
+		g.Go(func() {
+			for i := w; i < len(refs); i += n {
+				out[i].Candidate, out[i].err = k.candidate(ctx, l, refs[i])
+			}
+		})
+	}
+	g.Wait()
+	for i := range out {
+		if errors.Is(out[i].err, fs.ErrNotExist) {
+			continue // somebody has taken it
 		}
-	case errors.Is(err, objfmt.ErrFormat), errors.Is(err, objfmt.ErrChecksum):
-		c.ID, c.What = ID(ref), WhatFile // of a removal whose record a power failure has taken; Expire stands in for it
-		return c, false, err
-	case err != nil:
-		return c, false, ignoreGone(err)
+		if !yield(out[i].Candidate, out[i].err) {
+			return false
+		}
+	}
+	return true
+}
+
+// candidate reads what a record stands for and decides about it: without a reason
+// it stays. ENOENT: it is in somebody's hands.
+func (k *collection) candidate(ctx context.Context, l limits, ref metadata.TrashRef) (Candidate, error) {
+	c := Candidate{Entry: Entry{ID: ID(ref), Purged: ref.Day == metadata.PurgedDay}}
+	err := k.readRecord(ctx, ref, &c)
+	if err != nil {
+		return c, err
+	}
+	c.since = c.Record.When
+	switch c.What = whatOf(c.Record.Kind); c.What {
+	case WhatFile:
+		err = k.readFile(ctx, &c)
+	case WhatVersion:
+		err = k.readVersion(ctx, &c)
 	default:
-		c.What = whatOf(c.Record.Kind)
+		c.Mode, c.UID, c.GID, c.MTime = c.Record.Mode, c.Record.UID, c.Record.GID, c.Record.MTime
 	}
-	c.Why, goes = l.why(ref.Day, c.since)
-	return c, goes, nil
+	c.Why = l.why(ref.Day, c.since)
+	return c, err
 }
 
-func ignoreGone(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
+// readRecord reads a record. The name stands in for one of a removal that a power
+// failure has torn, as it does when it is destroyed.
+func (k *collection) readRecord(ctx context.Context, ref metadata.TrashRef, c *Candidate) (err error) {
+	c.Record, err = k.trash.Meta.ReadTrash(ctx, ref)
+	if !errors.Is(err, objfmt.ErrFormat) && !errors.Is(err, objfmt.ErrChecksum) {
+		return err
+	}
+	file, e := objfmt.ParseID(ref.Name[:min(32, len(ref.Name))])
+	if e != nil {
+		return err
+	}
+	c.Record = objfmt.Record{Kind: objfmt.RecordFile, File: file}
+	return nil
+}
+
+// readFile looks at the inode of a removed file. Its age counts from when its last
+// name went, which its ctime tells. A file with a name loses nothing but the record.
+func (k *collection) readFile(ctx context.Context, c *Candidate) error {
+	st, err := k.trash.Meta.StatID(ctx, c.Record.File)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && st.Nlink > 1 {
+		c.What = WhatRecord
 		return nil
 	}
+	if err != nil {
+		return err
+	}
+	if gone := time.Unix(st.Ctim.Unix()); gone.After(c.since) {
+		c.since = gone
+	}
+	c.ofInode(&st, st.Size)
+	return nil
+}
+
+// readVersion reads the record of an earlier content as it is now. The file may be
+// gone for good.
+func (k *collection) readVersion(ctx context.Context, c *Candidate) error {
+	v, err := k.trash.Meta.Version(ctx, c.Record.Content)
+	if errors.Is(err, fs.ErrNotExist) {
+		c.What = WhatRecord
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	c.Record, c.since, c.Size, c.MTime = v, v.When, v.Slot.Size, v.Slot.MTime
+	st, err := k.trash.Meta.StatID(ctx, v.File)
+	if errors.Is(err, fs.ErrNotExist) {
+		c.UID = v.By
+		return nil
+	}
+	c.ofInode(&st, v.Slot.Size)
 	return err
+}
+
+func (c *Candidate) ofInode(st *mdfs.Stat, size int64) {
+	metadata.StatOf(st)
+	c.Mode, c.UID, c.GID, c.Size, c.MTime = st.Mode, st.Uid, st.Gid, size, time.Unix(st.Mtim.Unix())
 }
