@@ -25,6 +25,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"marfs/internal/mountinfo"
 	"marfs/pkg/namespace"
 )
 
@@ -197,9 +198,9 @@ func flagNames(flags uintptr) (names []string) {
 // widenReadAhead lets the kernel's read-ahead fill whole requests; FUSE starts
 // at 128 KiB and only the administrator's file changes it.
 func (s *Server) widenReadAhead(log *slog.Logger) {
-	m, err := mountAt(s.dir)
+	m, err := mountinfo.At(s.dir)
 	if err == nil {
-		err = os.WriteFile("/sys/class/bdi/"+m.dev+"/read_ahead_kb", []byte("4096"), 0)
+		err = os.WriteFile("/sys/class/bdi/"+m.Dev+"/read_ahead_kb", []byte("4096"), 0)
 	}
 	if err != nil && os.Geteuid() == 0 {
 		log.Warn("read-ahead stays small", "err", err)
