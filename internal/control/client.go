@@ -217,12 +217,13 @@ type connReader struct {
 }
 
 func (r connReader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
+	for {
+		if err := r.ctx.Err(); err != nil {
+			return 0, err
+		}
+		n, err := r.conn.Read(r.ctx, p)
+		if n > 0 || !errors.Is(err, syscall.EINTR) {
+			return n, err
+		}
 	}
-	n, err := r.conn.Read(r.ctx, p)
-	if n > 0 {
-		return n, nil
-	}
-	return n, err
 }

@@ -183,9 +183,10 @@ func invalid(format string, args ...any) error {
 }
 
 func (r *request) check() error {
+	one := len(r.Path) > 0 || len(r.IDs) > 0
 	needs := map[Verb]bool{
-		List: r.Path != nil || r.IDs != nil, Purge: r.Path != nil || r.IDs != nil, Restore: r.Path != nil || r.IDs != nil,
-		Versions: r.Path != nil, Revert: r.Path != nil && r.Content != "", Read: len(r.IDs) == 1,
+		List: one, Purge: one, Restore: one,
+		Versions: len(r.Path) > 0, Revert: len(r.Path) > 0 && r.Content != "", Read: len(r.IDs) == 1,
 	}
 	switch selected, known := needs[r.Do]; {
 	case !known:

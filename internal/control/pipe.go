@@ -68,15 +68,26 @@ func (p *pipe) put(b []byte) int {
 	return n
 }
 
-// close makes the reader get err, io.EOF for nil, after what was written.
+// close makes the reader get err, io.EOF for nil, after what was written. Only the
+// first counts.
 func (p *pipe) close(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.end != nil {
+		return
+	}
 	if err == nil {
 		err = io.EOF
 	}
 	p.end = err
 	signal(p.data)
+}
+
+// discard gives up what nobody has read.
+func (p *pipe) discard() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.buf = nil
 }
 
 // read is io.Reader's, until ctx ends. EBUSY: somebody else is reading.

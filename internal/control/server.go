@@ -184,7 +184,10 @@ func (n *Session) cause() error { return context.Cause(n.ctx) }
 // closed, or nobody uses it.
 func (n *Session) run() {
 	defer n.server.leave(n.caller)
-	defer n.end(errClosed)
+	defer func() {
+		n.end(errClosed)
+		n.out.close(n.cause())
+	}()
 	arrive := time.NewTimer(n.server.o.Arrive)
 	defer arrive.Stop()
 	select {
@@ -206,7 +209,7 @@ func (n *Session) linger() {
 		case <-n.out.room:
 			idle.Reset(n.server.o.Idle)
 		case <-idle.C:
-			n.out.close(syscall.ETIMEDOUT)
+			n.out.discard() // the reader sees that the answer has no end
 			return
 		case <-n.ctx.Done():
 			return

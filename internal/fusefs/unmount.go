@@ -15,8 +15,12 @@ import (
 // Done is closed when the mount has ended, whoever unmounted it.
 func (s *Server) Done() <-chan struct{} { return s.done }
 
-// Unmount unmounts if nothing is in use, and fails otherwise.
-func (s *Server) Unmount() error { return unmount(s.dir, 0) }
+// Unmount unmounts if nothing is in use, and fails otherwise. Sessions of the
+// control file end now, so that they are not what uses it.
+func (s *Server) Unmount() error {
+	s.control.Stop()
+	return unmount(s.dir, 0)
+}
 
 // Detach takes the mount out of the tree at once; it goes on being served
 // until the last file open in it is closed.
