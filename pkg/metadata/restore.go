@@ -25,6 +25,7 @@ type Removal struct {
 	f       *FS
 	ref     TrashRef
 	name    string   // in work/<node>
+	was     string   // inode number of what an earlier restore by this record has made; "": nothing
 	scratch mdfs.Dir // where it is made; nil: not yet
 	ready   bool     // it is in scratch, complete
 }
@@ -70,6 +71,9 @@ func (f *FS) TakeRemoval(ctx context.Context, ref TrashRef) (*Removal, error) {
 	}
 	if r.Record, err = f.recordAt(r.place(), r.name, ref.Name); err == nil && !removed(r.Record.Kind) {
 		err = fmt.Errorf("a record of kind %q is not of a removal: %w", r.Record.Kind, syscall.EINVAL)
+	}
+	if err == nil {
+		r.was, err = r.marked()
 	}
 	if err != nil {
 		return nil, errors.Join(err, r.Back())
@@ -322,25 +326,30 @@ func (r *Removal) mark() error {
 	})
 }
 
+// marked reads the mark. A file has none: recovery knows it by its links.
+func (r *Removal) marked() (ino string, err error) {
+	if r.Record.Kind == objfmt.RecordFile {
+		return "", nil
+	}
+	err = r.f.in(r.place(), func(d mdfs.Dir) error {
+		v, err := d.Getxattr(r.name, r.f.restoredAttr())
+		ino = string(v)
+		return err
+	})
+	return ino, ignore(err, syscall.ENODATA)
+}
+
 // Made reports whether name in dir is what an earlier restore by this record has
 // made, which did not come to its end. A directory is returned open, to be filled,
 // finished and closed. It must still look as it did when it was made: an inode
 // number alone may be another's by now.
 func (r *Removal) Made(who Who, dir mdfs.Dir, name string) (d mdfs.Dir, made bool, err error) {
-	if r.Record.Kind == objfmt.RecordFile {
-		return nil, false, nil // recovery knows it by its links
-	}
-	var ino []byte
-	err = r.f.in(r.place(), func(work mdfs.Dir) (err error) {
-		ino, err = work.Getxattr(r.name, r.f.restoredAttr())
-		return err
-	})
-	if err != nil {
-		return nil, false, ignore(err, syscall.ENODATA)
+	if r.was == "" {
+		return nil, false, nil
 	}
 	err = r.f.md.As(who.Cred, func() error {
 		st, err := dir.Lstat(name)
-		if err != nil || strconv.FormatUint(st.Ino, 10) != string(ino) || !r.madeBy(who, &st) {
+		if err != nil || strconv.FormatUint(st.Ino, 10) != r.was || !r.madeBy(who, &st) {
 			return ignore(err, syscall.ENOENT)
 		}
 		made = true
