@@ -55,8 +55,11 @@ func lossless(s string) string {
 	return base64.StdEncoding.EncodeToString([]byte(s))
 }
 
-// seen is a path below the mount as users see it.
+// seen is a path below the mount as users see it; "" where it is not known.
 func seen(cfg *config.Config, p string) string {
+	if p == "" {
+		return ""
+	}
 	return strings.TrimSuffix(cfg.Mount, "/") + "/" + strings.TrimPrefix(p, "/")
 }
 

@@ -82,8 +82,8 @@ func (s *Server) Stop() { s.stop(syscall.ESHUTDOWN) }
 
 // Close stops, and waits until no session is at work.
 func (s *Server) Close() {
-	s.Stop()
 	s.mu.Lock() // no Open is between looking and adding
+	s.Stop()
 	s.mu.Unlock()
 	s.work.Wait()
 }
