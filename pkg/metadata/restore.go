@@ -326,7 +326,7 @@ func (r *Removal) mark() error {
 	})
 }
 
-// marked reads the mark. A file has none: recovery knows it by its links.
+// marked reads the mark. A file has none: it is known by its inode.
 func (r *Removal) marked() (ino string, err error) {
 	if r.Record.Kind == objfmt.RecordFile {
 		return "", nil
@@ -340,10 +340,14 @@ func (r *Removal) marked() (ino string, err error) {
 }
 
 // Made reports whether name in dir is what an earlier restore by this record has
-// made, which did not come to its end. A directory is returned open, to be filled,
+// made, which did not come to its end; or, of a file, one of its names already. A directory is returned open, to be filled,
 // finished and closed. It must still look as it did when it was made: an inode
 // number alone may be another's by now.
 func (r *Removal) Made(who Who, dir mdfs.Dir, name string) (d mdfs.Dir, made bool, err error) {
+	if r.Record.Kind == objfmt.RecordFile {
+		made, err = r.linked(who, dir, name)
+		return nil, made, err
+	}
 	if r.was == "" {
 		return nil, false, nil
 	}
@@ -359,6 +363,20 @@ func (r *Removal) Made(who Who, dir mdfs.Dir, name string) (d mdfs.Dir, made boo
 		return err
 	})
 	return d, made && err == nil, err
+}
+
+// linked tells whether name is one of the removed file.
+func (r *Removal) linked(who Who, dir mdfs.Dir, name string) (bool, error) {
+	var st mdfs.Stat
+	err := r.f.md.As(who.Cred, func() (err error) {
+		st, err = dir.Lstat(name)
+		return err
+	})
+	if err != nil {
+		return false, ignore(err, syscall.ENOENT)
+	}
+	home, err := r.f.StatID(context.Background(), r.Record.File)
+	return err == nil && home.Ino == st.Ino && home.Dev == st.Dev, ignore(err, syscall.ENOENT)
 }
 
 // reopen opens a directory that is to be filled further, as the caller.
@@ -398,12 +416,12 @@ func (r *Removal) madeBy(who Who, st *mdfs.Stat) bool {
 }
 
 // recoverRestore ends a restore of a removal that did not come to its end: the
-// record is dropped when the file has a name again, and else goes back to where it
-// was taken from, by one rename, so that at no moment it is where no user and no
-// gc would find it. It never waits in dead/: nothing of a restore can arrive late.
-// A name that is removed after the look has a record of its own, and one that is
-// made then keeps gc from acting by this one. A name in the scratch directory is
-// none: it goes first, and a restorer that sleeps finds nothing to move.
+// record goes back to where it was taken from, by one rename, so that at no moment
+// it is where no user and no gc would find it. It never waits in dead/: nothing of
+// a restore can arrive late. Whether the file has a name again does not matter: that
+// may be another of its names, and this one is still to come; gc drops the record of
+// a file that has one. What is in the scratch directory goes first: a name there is
+// none, and a restorer that sleeps finds nothing to move.
 func (f *FS) recoverRestore(ctx context.Context, node, name, ref string) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -421,15 +439,6 @@ func (f *FS) recoverRestore(ctx context.Context, node, name, ref string) error {
 	err = f.in(deadName, func(dead mdfs.Dir) error { return removeAny(stepScratch, dead, deadTemp+name) })
 	if err != nil {
 		return err
-	}
-	if r.Kind == objfmt.RecordFile {
-		named, err := f.hasNames(r.File)
-		if err != nil {
-			return err
-		}
-		if named {
-			return f.in(work, func(d mdfs.Dir) error { return remove(stepDrop, d, name) })
-		}
 	}
 	return f.returnRef(node, name, back)
 }

@@ -73,11 +73,16 @@ func (x *restorer) take(it item) (*metadata.Removal, error) {
 func (x *restorer) putFree(l *level, name string, rm *metadata.Removal) (string, error) {
 	for n := 0; n <= maxNumber; n++ {
 		at := numbered(name, n)
-		if _, made, err := rm.Made(x.by(""), l.dir, at); made || err != nil {
-			return at, err
+		if rm.Record.Kind != objfmt.RecordFile { // before Put marks the record anew
+			if _, made, err := rm.Made(x.by(""), l.dir, at); made || err != nil {
+				return at, err
+			}
 		}
 		err := rm.Put(x.ctx, x.by(join(l.path, at)), l.dir, at)
 		if !errors.Is(err, syscall.EEXIST) {
+			return at, err
+		}
+		if _, made, err := rm.Made(x.by(""), l.dir, at); made || err != nil {
 			return at, err
 		}
 		if x.r.Force {

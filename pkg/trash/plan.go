@@ -101,11 +101,19 @@ func (r *Restoration) target(p string) string {
 	case r.To == "":
 		return p
 	case len(r.IDs) > 0:
-		return r.To + "/" + base(p)
+		return r.to(base(p))
 	case r.Filter.Under == "":
-		return r.To + "/" + p
+		return r.to(p)
 	}
-	return r.To + "/" + base(r.Filter.Under) + p[len(r.Filter.Under):]
+	return r.to(base(r.Filter.Under) + p[len(r.Filter.Under):])
+}
+
+// to is a path below To.
+func (r *Restoration) to(p string) string {
+	if r.To == "." {
+		return p
+	}
+	return r.To + "/" + p
 }
 
 // errNoPath is a removal of which nobody knows where it was.
@@ -119,7 +127,7 @@ func (r *Restoration) place(e *Entry) (string, error) {
 		if r.To == "" || e.Record.File.IsZero() {
 			return "", errNoPath
 		}
-		return r.To + "/" + e.Record.File.String(), nil
+		return r.to(e.Record.File.String()), nil
 	}
 	if !validPath(p) {
 		return "", fmt.Errorf("path %.100q: %w", p, syscall.EINVAL)
@@ -139,7 +147,7 @@ func validPath(p string) bool {
 
 // plan chooses what to restore.
 func (t *Trash) plan(ctx context.Context, who mdfs.Cred, r *Restoration) (*plan, error) {
-	if r.To != "" && !validPath(r.To) {
+	if r.To != "" && r.To != "." && !validPath(r.To) {
 		return nil, fmt.Errorf("path %.100q: %w", r.To, syscall.EINVAL)
 	}
 	p := &plan{dirs: map[string]item{}}

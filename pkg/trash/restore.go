@@ -90,7 +90,7 @@ func (x *restorer) run() {
 		x.failed(e.Entry, e.err)
 	}
 	root, err := x.t.Meta.Tree().Again()
-	if err == nil && x.r.To != "" {
+	if err == nil && x.r.To != "" && x.r.To != "." {
 		err = x.as(func() error { return x.checkTo(root) })
 	}
 	if err != nil {

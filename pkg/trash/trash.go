@@ -85,7 +85,7 @@ type Filter struct {
 type Restoration struct {
 	IDs    []ID // these; else what Filter selects: Under is what was there, a tree included
 	Filter Filter
-	To     string // directory of the namespace that it goes to, under its last name; "": where it was
+	To     string // directory of the namespace that it goes to, under its last name; ".": its root; "": where it was
 	Force  bool   // what is there now goes to trash, instead of a numbered name for what comes
 	DryRun bool
 	// Refuse, if not nil, tells why nothing may be made at a path of the namespace.
