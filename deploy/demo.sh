@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The main job on the embedded default: mount, write a source tree and a large
-# file with ordinary tools, lose two of six stores, read everything back.
+# file with ordinary tools, lose two of six stores, read everything back, undelete.
 # usage: demo.sh BINDIR
 # MARFS_DEMO_DIR: where to work (default: a temporary directory; needs about 8 GiB)
 # MARFS_DEMO_SIZE: bytes of the large file (default 2 GiB)
@@ -72,6 +72,19 @@ t=$(now); cmp "$work/big" "$out/big"; rate "$size" 1 "$t"
 t=$(now); diff -r "$tree" "$out/src"; rate "$bytes" "$files" "$t"
 diff -r "$tree/fmt" "$out/untar/fmt"; diff -r "$tree/net" "$out/untar/net"
 tar -C "$tree" -df "$out/src.tar"
+echo "   all equal"
+
+say "8. Remove a directory and have it back; overwrite a file and read what it was"
+rm -r "$out/untar/fmt"
+t=$(now); "$bin/marfsctl" trash restore "$out/untar/fmt" | tail -2 | cut -c1-150 | sed 's/^/   /'
+rate "$(du -sb "$tree/fmt" | cut -f1)" "$(find "$tree/fmt" -type f | wc -l)" "$t"
+diff -r "$tree/fmt" "$out/untar/fmt"
+echo "overwritten" >"$out/untar/fmt/print.go"
+"$bin/marfsctl" versions "$out/untar/fmt/print.go" | sed 's/^/   /'
+version=$("$bin/marfsctl" versions "$out/untar/fmt/print.go" | awk 'NR == 2 {print $1}')
+"$bin/marfsctl" versions "$out/untar/fmt/print.go" --cat "$version" | cmp - "$tree/fmt/print.go"
+"$bin/marfsctl" trash restore --through-mount --version "$version" "$out/untar/fmt/print.go" | cut -c1-150 | sed 's/^/   /'
+cmp "$out/untar/fmt/print.go" "$tree/fmt/print.go"
 echo "   all equal"
 unmount
 

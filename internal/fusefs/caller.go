@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -136,16 +137,48 @@ func (cs *callers) look(key callerKey) (process, error) {
 	return process{dir: dir, groups: groups, until: time.Now().Add(groupsTTL)}, nil
 }
 
+// single reads the groups of a process that is nobody else besides: its real,
+// effective, saved and filesystem ids are all the caller's. So a set-user-ID program
+// is refused, whatever it has been made to open.
+func (cs *callers) single(c namespace.Caller) ([]uint32, error) {
+	if c.PID == 0 {
+		return nil, errors.New("the caller is in another pid namespace")
+	}
+	dir, err := unix.Open(cs.proc+"/"+strconv.FormatUint(uint64(c.PID), 10), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(dir)
+	status, err := readStatus(dir)
+	if err != nil {
+		return nil, err
+	}
+	uid, gid, err := identities(status)
+	if err != nil {
+		return nil, err
+	}
+	other := func(want uint32) func(uint32) bool { return func(id uint32) bool { return id != want } }
+	if len(uid) != 4 || len(gid) != 4 || slices.ContainsFunc(uid, other(c.UID)) || slices.ContainsFunc(gid, other(c.GID)) {
+		return nil, errors.New("the program has more than one identity")
+	}
+	return ids(status, "Groups:")
+}
+
+// identities are the real, effective, saved and filesystem ids.
+func identities(status []byte) (uid, gid []uint32, err error) {
+	if uid, err = ids(status, "Uid:"); err != nil {
+		return nil, nil, err
+	}
+	gid, err = ids(status, "Gid:")
+	return uid, gid, err
+}
+
 func readGroups(dir int, key callerKey) ([]uint32, error) {
 	status, err := readStatus(dir)
 	if err != nil {
 		return nil, err
 	}
-	uid, err := ids(status, "Uid:")
-	if err != nil {
-		return nil, err
-	}
-	gid, err := ids(status, "Gid:")
+	uid, gid, err := identities(status)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"marfs/internal/control"
 	"marfs/pkg/namespace"
 )
 
@@ -55,6 +56,9 @@ func (h *dirHandle) Readdirent(context.Context) (*fuse.DirEntry, syscall.Errno) 
 		return &fuse.DirEntry{Name: "..", Mode: syscall.S_IFDIR, Ino: h.n.upIno(), Off: afterDotDot}, 0
 	}
 	e, err := h.entries.Next()
+	if err == nil && e.Name == control.Name && h.n.IsRoot() { // the control file hides it
+		e, err = h.entries.Next()
+	}
 	if errors.Is(err, io.EOF) {
 		return nil, 0
 	}

@@ -25,6 +25,8 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"marfs/internal/control"
+	"marfs/internal/mountinfo"
 	"marfs/pkg/namespace"
 )
 
@@ -69,15 +71,18 @@ const capabilities = fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_DONT_MASK | fuse.CAP_HAN
 
 // Server is a mount being served.
 type Server struct {
-	dir  string
-	done chan struct{} // closed when the kernel has ended the mount
+	dir     string
+	control *control.Server
+	done    chan struct{} // closed when the kernel has ended the mount
 }
 
 // filesystem is what the nodes of one mount share.
 type filesystem struct {
 	ns      *namespace.FS
+	root    *node
 	log     *slog.Logger
 	callers *callers
+	control *control.Server
 	gens    generations
 	attrTTL time.Duration
 	direct  bool
@@ -123,9 +128,10 @@ func Mount(ctx context.Context, dir string, ns *namespace.FS, o Options) (*Serve
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
-	s := &Server{dir: dir, done: make(chan struct{})}
+	s := &Server{dir: dir, control: root.fs.control, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
+		defer s.control.Close()
 		fs.Serve()
 	}()
 	if err := fs.WaitMount(); err != nil {
@@ -146,7 +152,9 @@ func newRoot(ctx context.Context, ns *namespace.FS, o Options) (*node, uint64, e
 		return nil, 0, err
 	}
 	f := &filesystem{ns: ns, log: o.Log, callers: newCallers("/proc"), attrTTL: o.AttrTimeout, direct: o.DirectIO}
-	return &node{fs: f}, a.Ino, nil
+	f.root = &node{fs: f}
+	f.newControl(ns)
+	return f.root, a.Ino, nil
 }
 
 func negative(o Options) *time.Duration {
@@ -197,9 +205,9 @@ func flagNames(flags uintptr) (names []string) {
 // widenReadAhead lets the kernel's read-ahead fill whole requests; FUSE starts
 // at 128 KiB and only the administrator's file changes it.
 func (s *Server) widenReadAhead(log *slog.Logger) {
-	m, err := mountAt(s.dir)
+	m, err := mountinfo.At(s.dir)
 	if err == nil {
-		err = os.WriteFile("/sys/class/bdi/"+m.dev+"/read_ahead_kb", []byte("4096"), 0)
+		err = os.WriteFile("/sys/class/bdi/"+m.Dev+"/read_ahead_kb", []byte("4096"), 0)
 	}
 	if err != nil && os.Geteuid() == 0 {
 		log.Warn("read-ahead stays small", "err", err)

@@ -39,6 +39,20 @@ var (
 	_ = (gofs.FileLseeker)((*handle)(nil))
 )
 
+// The operations of the control file, and of it when open.
+var (
+	_ = (gofs.NodeGetattrer)((*controlNode)(nil))
+	_ = (gofs.NodeSetattrer)((*controlNode)(nil))
+	_ = (gofs.NodeOpener)((*controlNode)(nil))
+	_ = (gofs.NodeGetxattrer)((*controlNode)(nil))
+	_ = (gofs.NodeSetxattrer)((*controlNode)(nil))
+	_ = (gofs.NodeListxattrer)((*controlNode)(nil))
+	_ = (gofs.NodeRemovexattrer)((*controlNode)(nil))
+	_ = (gofs.FileReader)((*controlHandle)(nil))
+	_ = (gofs.FileWriter)((*controlHandle)(nil))
+	_ = (gofs.FileReleaser)((*controlHandle)(nil))
+)
+
 // The operations of an open directory.
 var (
 	_ = (gofs.FileReaddirenter)((*dirHandle)(nil))

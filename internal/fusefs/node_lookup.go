@@ -8,11 +8,15 @@ import (
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"marfs/internal/control"
 	"marfs/pkg/namespace"
 )
 
 // Lookup finds name in the directory n.
 func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	if n.IsRoot() && name == control.Name {
+		return n.controlEntry(ctx, out), 0
+	}
 	return n.entry(ctx, "lookup", name, out, func(ctx context.Context, d *namespace.Dir, c namespace.Caller) (namespace.Attr, error) {
 		return d.Lookup(ctx, c, name)
 	})

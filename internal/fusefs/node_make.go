@@ -35,8 +35,12 @@ func (n *node) Symlink(ctx context.Context, target, name string, out *fuse.Entry
 
 // Link makes name another name of target.
 func (n *node) Link(ctx context.Context, target gofs.InodeEmbedder, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	of, ok := target.(*node)
+	if !ok { // the control file
+		return nil, syscall.EPERM
+	}
 	return n.entry(ctx, "link", name, out, func(ctx context.Context, to *namespace.Dir, c namespace.Caller) (namespace.Attr, error) {
-		from, old, err := target.(*node).same(ctx, c)
+		from, old, err := of.same(ctx, c)
 		if err != nil {
 			return namespace.Attr{}, err
 		}

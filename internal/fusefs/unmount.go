@@ -5,17 +5,22 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"marfs/internal/mountinfo"
 )
 
 // Done is closed when the mount has ended, whoever unmounted it.
 func (s *Server) Done() <-chan struct{} { return s.done }
 
-// Unmount unmounts if nothing is in use, and fails otherwise.
-func (s *Server) Unmount() error { return unmount(s.dir, 0) }
+// Unmount unmounts if nothing is in use, and fails otherwise. Sessions of the
+// control file end now, so that they are not what uses it.
+func (s *Server) Unmount() error {
+	s.control.Stop()
+	return unmount(s.dir, 0)
+}
 
 // Detach takes the mount out of the tree at once; it goes on being served
 // until the last file open in it is closed.
@@ -44,8 +49,8 @@ func unmount(dir string, flags int) error {
 func clearWay(dir string) error {
 	for {
 		err := unix.Statfs(dir, new(unix.Statfs_t))
-		m, merr := mountAt(dir)
-		ours := merr == nil && m.kind == "fuse."+typeName
+		m, merr := mountinfo.At(dir)
+		ours := merr == nil && m.Kind == mountinfo.FUSE
 		switch {
 		case err == nil && ours:
 			return fmt.Errorf("MarFS is mounted there already: %w", syscall.EBUSY)
@@ -56,32 +61,4 @@ func clearWay(dir string) error {
 			return err
 		}
 	}
-}
-
-// mount is a line of mountinfo, as far as we need it.
-type mount struct{ dev, kind string }
-
-// mountAt finds the newest mount at dir without touching it.
-func mountAt(dir string) (m mount, err error) {
-	data, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return m, err
-	}
-	for line := range strings.Lines(string(data)) {
-		// id parent major:minor root mountpoint options tags... - type source options
-		before, after, _ := strings.Cut(line, " - ")
-		f, t := strings.Fields(before), strings.Fields(after)
-		if len(f) > 4 && len(t) > 0 && unescape(f[4]) == dir {
-			m = mount{dev: f[2], kind: t[0]}
-		}
-	}
-	if m.dev == "" {
-		return m, &os.PathError{Op: "mountinfo", Path: dir, Err: syscall.ENOENT}
-	}
-	return m, nil
-}
-
-// unescape undoes the octal escapes of mountinfo.
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }

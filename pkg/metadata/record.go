@@ -218,7 +218,7 @@ func userXattrs(d mdfs.Dir, name string) (map[string][]byte, error) {
 	var m map[string][]byte
 	room := maxKept
 	for _, a := range attrs {
-		if Reserved(a) || !strings.HasPrefix(a, "user.") && !strings.HasPrefix(a, "system.posix_acl_") {
+		if Reserved(a) || !strings.HasPrefix(a, "user.") && !strings.HasPrefix(a, aclPrefix) {
 			continue
 		}
 		v, err := d.Getxattr(name, a)

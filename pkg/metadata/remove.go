@@ -68,6 +68,11 @@ func (f *FS) Rename(ctx context.Context, who Who, dir mdfs.Dir, name string, to 
 	if flags != 0 { // nothing goes away
 		return f.renameAs(who, dir, name, to, newname, flags)
 	}
+	return f.replace(ctx, who, dir, name, to, newname, newpath)
+}
+
+// replace is a rename that may replace something.
+func (f *FS) replace(ctx context.Context, who Who, dir mdfs.Dir, name string, to mdfs.Dir, newname, newpath string) error {
 	for range maxRaces {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -138,6 +143,7 @@ func (f *FS) look(who Who, dir mdfs.Dir, name, why string) (*victim, error) {
 		v.rec.Target, err = dir.Readlink(name)
 	default:
 		v.rec.Kind, v.rec.Rdev = objfmt.RecordSpecial, st.Rdev
+		v.rec.Xattrs, err = userXattrs(dir, name) // its ACL
 	}
 	if err != nil {
 		v.close()

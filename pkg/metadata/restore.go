@@ -4,44 +4,81 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
-	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
-	"marfs/internal/fault"
 	"marfs/pkg/mdfs"
-	"marfs/pkg/metadata/internal/omit"
 	"marfs/pkg/objfmt"
 )
 
+// Removal is the record of a removal in the hands of a restore, which nobody else
+// finds until it goes back: it is among this node's work records. One of [Removal.Put],
+// [Removal.MakeDir] and [Removal.Made] makes what it tells of; then [FS.Restored]
+// ends it, or Back gives it back. Used by one goroutine at a time.
+type Removal struct {
+	Record objfmt.Record // without a path when a power failure has taken its bytes
+
+	f       *FS
+	ref     TrashRef
+	name    string   // in work/<node>
+	was     string   // inode number of what an earlier restore by this record has made; "": nothing
+	scratch mdfs.Dir // where it is made; nil: not yet
+	ready   bool     // it is in scratch, complete
+}
+
 // Restore undoes a removal: name in dir, which is not there (EEXIST), becomes
-// what the record says, made as the caller. The caller has checked that it is
-// who's to restore. ENOENT: somebody else has the record.
+// what the record says, made as the caller, durably. The caller has checked that it
+// is who's to restore. ENOENT: somebody else has the record.
 func (f *FS) Restore(ctx context.Context, who Who, ref TrashRef, dir mdfs.Dir, name string) error {
-	if err := errors.Join(ctx.Err(), ref.Valid()); err != nil {
-		return err
-	}
-	// Taken into this node's work records: recovery puts it back from there.
-	taken := workOf(ref, f.instanceName())
-	err := f.in(ref.dir(), func(d mdfs.Dir) error {
-		return f.inMade(workName+"/"+f.o.Node, func(work mdfs.Dir) error {
-			return rename(stepTake, d, ref.Name, work, taken, 0)
-		})
-	})
+	r, err := f.TakeRemoval(ctx, ref)
 	if err != nil {
 		return err
 	}
-	if err := f.remake(who, taken, dir, name); err != nil {
-		return errors.Join(err, f.returnRef(f.o.Node, taken, ref))
+	if err := r.remake(ctx, who, dir, name); err != nil {
+		return errors.Join(err, r.Back())
 	}
-	if err := syncDir(stepRestore, dir); err != nil { // [D]: the record goes now
+	return f.Restored(dir, r)
+}
+
+func (r *Removal) remake(ctx context.Context, who Who, dir mdfs.Dir, name string) error {
+	if r.Record.Kind != objfmt.RecordDir {
+		return r.Put(ctx, who, dir, name)
+	}
+	d, err := r.MakeDir(who, dir, name)
+	if err != nil {
 		return err
 	}
-	return f.in(workName+"/"+f.o.Node, func(d mdfs.Dir) error { return remove(stepWorkGone, d, taken) })
+	defer d.Close()
+	return r.FinishDir(who, d)
+}
+
+// TakeRemoval takes the record of a removal. ENOENT: there is none, or somebody
+// else has it. A record of anything but a removal is EINVAL.
+func (f *FS) TakeRemoval(ctx context.Context, ref TrashRef) (*Removal, error) {
+	if err := errors.Join(ctx.Err(), ref.Valid()); err != nil {
+		return nil, err
+	}
+	r := &Removal{f: f, ref: ref, name: workOf(ref, f.instanceName())}
+	err := f.in(ref.dir(), func(d mdfs.Dir) error {
+		return f.inMade(r.place(), func(work mdfs.Dir) error { return rename(stepTake, d, ref.Name, work, r.name, 0) })
+	})
+	if err != nil {
+		return nil, err
+	}
+	if r.Record, err = f.recordAt(r.place(), r.name, ref.Name); err == nil && !removed(r.Record.Kind) {
+		err = fmt.Errorf("a record of kind %q is not of a removal: %w", r.Record.Kind, syscall.EINVAL)
+	}
+	if err == nil {
+		r.was, err = r.marked()
+	}
+	if err != nil {
+		return nil, errors.Join(err, r.Back())
+	}
+	return r, nil
 }
 
 // workOf is the name in work/ of a removal's record that a process is restoring.
@@ -50,8 +87,60 @@ func workOf(ref TrashRef, instance string) string {
 	return ref.Name + "." + instance + purged
 }
 
-// returnRef puts a record back that was taken for a restore which made nothing:
-// whatever names the file has now, an unlink that is going on may need the record.
+func removed(k objfmt.RecordKind) bool {
+	switch k {
+	case objfmt.RecordFile, objfmt.RecordDir, objfmt.RecordSymlink, objfmt.RecordSpecial:
+		return true
+	}
+	return false
+}
+
+// ReadRemoval is [FS.ReadTrash] that stands in for the record of a removal whose
+// bytes a power failure has taken: its name tells the file, its inode the time.
+func (f *FS) ReadRemoval(ctx context.Context, ref TrashRef) (objfmt.Record, error) {
+	if err := errors.Join(ctx.Err(), ref.Valid()); err != nil {
+		return objfmt.Record{}, err
+	}
+	return f.recordAt(ref.dir(), ref.Name, ref.Name)
+}
+
+// place is the directory where the record is while it is taken.
+func (r *Removal) place() string { return workName + "/" + r.f.o.Node }
+
+// Restored ends restores into one directory: what they made becomes durable [D],
+// and the records go.
+func (f *FS) Restored(dir mdfs.Dir, rs ...*Removal) error {
+	if len(rs) == 0 {
+		return nil
+	}
+	err := syncDir(stepRestore, dir)
+	if errors.Is(err, syscall.EACCES) { // fsync needs to read it, and the daemon is nobody special
+		err = syncAll(stepRestore, f.md)
+	}
+	for _, r := range rs {
+		err = errors.Join(err, r.endScratch())
+	}
+	if err != nil {
+		return err // what it made is known by its mark, or by its links: recovery ends it
+	}
+	return f.in(workName+"/"+f.o.Node, func(d mdfs.Dir) error {
+		for _, r := range rs {
+			if err := remove(stepWorkGone, d, r.name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Back gives up: the record goes back to where it was taken from, for another
+// restore, which completes a directory that was made.
+func (r *Removal) Back() error {
+	return errors.Join(r.endScratch(), r.f.returnRef(r.f.o.Node, r.name, r.ref))
+}
+
+// returnRef puts a record back that was taken for a restore which did not come to
+// its end: whatever names the file has now, an unlink that is going on may need it.
 func (f *FS) returnRef(node, taken string, ref TrashRef) error {
 	err := f.in(workName+"/"+node, func(work mdfs.Dir) error {
 		return f.inMade(ref.dir(), func(d mdfs.Dir) error {
@@ -61,22 +150,31 @@ func (f *FS) returnRef(node, taken string, ref TrashRef) error {
 	return ignore(err, syscall.ENOENT) // a fencer has it
 }
 
-func (f *FS) remake(who Who, taken string, dir mdfs.Dir, name string) error {
-	var r objfmt.Record
-	err := f.in(workName+"/"+f.o.Node, func(d mdfs.Dir) (err error) {
-		r, err = readRecord(d, taken)
-		return err
-	})
-	if err != nil {
+// scratchName is where things are made in the scratch directory.
+const scratchName = "x"
+
+// Put makes name in dir, which is not there (EEXIST), a name of the removed file
+// again, or the symlink or special file that was removed.
+func (r *Removal) Put(ctx context.Context, who Who, dir mdfs.Dir, name string) error {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
-	switch r.Kind {
-	case objfmt.RecordFile:
-		return f.relink(who, r.File, dir, name)
-	case objfmt.RecordDir, objfmt.RecordSymlink, objfmt.RecordSpecial:
-		return f.remakeOther(who, r, dir, name)
+	if r.Record.Kind == objfmt.RecordFile {
+		return r.f.relink(who, r.Record.File, dir, name)
 	}
-	return fmt.Errorf("a record of kind %q is not of a removal: %w", r.Kind, syscall.EINVAL)
+	if err := r.make(who); err != nil {
+		return err
+	}
+	return r.f.moveFree(who, r.scratch, scratchName, dir, name)
+}
+
+// Replace is Put for a name that is taken: what is there gets a record of its own,
+// with path as its path. One that is a directory is EISDIR.
+func (r *Removal) Replace(ctx context.Context, who Who, dir mdfs.Dir, name, path string) error {
+	if err := r.make(who); err != nil {
+		return err
+	}
+	return r.f.replace(ctx, who, r.scratch, scratchName, dir, name, path)
 }
 
 // relink gives a deleted file a name again. A gc that has the home in dead/ by
@@ -95,98 +193,241 @@ func (f *FS) relink(who Who, id objfmt.ID, dir mdfs.Dir, name string) error {
 	return err
 }
 
-// remakeOther makes a directory, symlink or special file as it was. All of it is
-// done with the caller's rights: by name, anybody who may write to dir can put
-// something else in between. For root, who may give it to its owner again, it is
-// made where nobody can, and moved to its place complete.
-func (f *FS) remakeOther(who Who, r objfmt.Record, dir mdfs.Dir, name string) error {
-	if who.UID != 0 || !isRoot() {
-		return f.md.As(who.Cred, func() error {
-			if err := remakeAt(r, dir, name); err != nil {
-				return err
-			}
-			return restoreAttrs(r, dir, name, -1)
-		})
+// make makes it in the scratch directory, as the caller, and complete but for a
+// directory.
+func (r *Removal) make(who Who) error {
+	if r.ready {
+		return nil
 	}
-	tmp := deadTemp + f.suffix()
-	return f.in(deadName, func(d mdfs.Dir) error {
-		err := remakeAt(r, d, tmp)
-		if err == nil {
-			err = restoreAttrs(r, d, tmp, int(r.UID))
+	if err := r.openScratch(who); err != nil {
+		return err
+	}
+	if r.Record.Kind == objfmt.RecordFile {
+		err := r.f.relink(who, r.Record.File, r.scratch, scratchName)
+		r.ready = err == nil
+		return err
+	}
+	err := r.f.md.As(who.Cred, func() error {
+		if err := remakeAt(r.Record, r.scratch, scratchName); err != nil || r.Record.Kind == objfmt.RecordDir {
+			return err
 		}
-		if err == nil {
-			err = moveFree(d, tmp, dir, name)
+		return restoreAttrs(r.Record, r.scratch, scratchName, r.owner(who))
+	})
+	if err == nil {
+		err = r.mark()
+	}
+	r.ready = err == nil
+	return err
+}
+
+// owner is whom it is given to: users (-1) keep what they make, and get the group
+// back if they are in it.
+func (r *Removal) owner(who Who) int {
+	if who.UID != 0 || !isRoot() {
+		return -1
+	}
+	return int(r.Record.UID)
+}
+
+// openScratch makes a directory in dead/ that is the caller's, and that nobody can
+// reach: what is made there gets its attributes before anybody can put something
+// else under its name, and appears in the tree by one rename, which needs the
+// caller's rights there. A sweep removes it when it stays.
+func (r *Removal) openScratch(who Who) error {
+	if r.scratch != nil {
+		return nil
+	}
+	name := deadTemp + r.name
+	return r.f.in(deadName, func(dead mdfs.Dir) error {
+		err := mkdir(stepScratch, dead, name, 0o700)
+		if errors.Is(err, syscall.EEXIST) { // of an earlier attempt
+			if err = removeAny(stepScratch, dead, name); err == nil {
+				err = mkdir(stepScratch, dead, name, 0o700)
+			}
 		}
 		if err != nil {
-			return errors.Join(err, removeAny(stepDrop, d, tmp))
+			return err
 		}
+		d, err := dead.OpenDir(name)
+		if err == nil && isRoot() {
+			err = stepScratch.Do(func() error { return d.Lchown(".", int(who.UID), int(who.GID)) })
+		}
+		if err != nil {
+			return err
+		}
+		r.scratch = d
 		return nil
 	})
 }
 
-// moveFree renames to a name that is not there (EEXIST).
-func moveFree(d mdfs.Dir, name string, to mdfs.Dir, newname string) error {
-	err := rename(stepRestore, d, name, to, newname, unix.RENAME_NOREPLACE)
-	if !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.ENOSYS) {
-		return err
+func (r *Removal) endScratch() error {
+	if r.scratch == nil {
+		return nil
 	}
-	if found, err := exists(to, newname); err != nil { // the filesystem has no such flag
-		return err
-	} else if found {
-		return &os.LinkError{Op: "rename", Old: name, New: newname, Err: syscall.EEXIST}
-	}
-	return rename(stepRestore, d, name, to, newname, 0)
+	r.scratch.Close()
+	r.scratch, r.ready = nil, false
+	return r.f.in(deadName, func(dead mdfs.Dir) error { return removeAny(stepScratch, dead, deadTemp+r.name) })
 }
 
-// removeAny removes a name, also of an empty directory.
-func removeAny(p *fault.Step, d mdfs.Dir, name string) error {
-	err := remove(p, d, name)
-	if errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.EPERM) {
-		err = removeDir(p, d, name)
-	}
-	return ignore(err, syscall.ENOENT)
-}
-
-func remakeAt(r objfmt.Record, dir mdfs.Dir, name string) error {
-	return stepRestore.Do(func() error {
-		switch r.Kind {
-		case objfmt.RecordDir:
-			return dir.Mkdir(name, r.Mode&0o1777)
-		case objfmt.RecordSymlink:
-			return dir.Symlink(r.Target, name)
-		}
-		return dir.Mknod(name, r.Mode, r.Rdev)
-	})
-}
-
-// restoreAttrs sets what making it has left out. Users (owner -1) get the group
-// back if they are in it.
-func restoreAttrs(r objfmt.Record, dir mdfs.Dir, name string, owner int) error {
-	return stepRestore.Do(func() error {
-		err := dir.Lchown(name, owner, int(r.GID))
-		if err != nil && (owner >= 0 || !errors.Is(err, syscall.EPERM)) {
+// moveFree renames to a name that is not there (EEXIST), as the caller.
+func (f *FS) moveFree(who Who, d mdfs.Dir, name string, to mdfs.Dir, newname string) error {
+	return f.md.As(who.Cred, func() error {
+		err := rename(stepRestore, d, name, to, newname, unix.RENAME_NOREPLACE)
+		if !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.ENOSYS) {
 			return err
 		}
-		if r.Kind != objfmt.RecordSymlink {
-			if err := dir.Chmod(name, r.Mode&0o7777); err != nil {
-				return err
-			}
+		if found, err := exists(to, newname); err != nil { // the filesystem has no such flag
+			return err
+		} else if found {
+			return &os.LinkError{Op: "rename", Old: name, New: newname, Err: syscall.EEXIST}
 		}
-		for _, attr := range slices.Sorted(maps.Keys(r.Xattrs)) {
-			if err := dir.Setxattr(name, attr, r.Xattrs[attr], 0); err != nil {
-				return err
-			}
-		}
-		return dir.Lchtimes(name, mdfs.TimeSet{Omit: true}, mdfs.TimeSet{Time: r.MTime})
+		return rename(stepRestore, d, name, to, newname, 0)
 	})
+}
+
+// MakeDir makes name in dir, which is not there (EEXIST), the removed directory,
+// empty, and for its maker only until [Removal.FinishDir]. The Dir is to be closed.
+func (r *Removal) MakeDir(who Who, dir mdfs.Dir, name string) (mdfs.Dir, error) {
+	if err := r.make(who); err != nil {
+		return nil, err
+	}
+	d, err := r.scratch.OpenDir(scratchName)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.f.moveFree(who, r.scratch, scratchName, dir, name); err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, r.endScratch()
+}
+
+// FinishDir gives the directory that MakeDir or Made returned the attributes that
+// it had, once its contents are there. By its handle: a name may stand for
+// something else by then.
+func (r *Removal) FinishDir(who Who, d mdfs.Dir) error {
+	return r.f.md.As(who.Cred, func() error { return restoreAttrs(r.Record, d, ".", r.owner(who)) })
+}
+
+// MakeParent makes name in dir, a directory above something that is restored and of
+// which there is no record. EEXIST: it is there.
+func (f *FS) MakeParent(who Who, dir mdfs.Dir, name string) error {
+	return f.md.As(who.Cred, func() error { return mkdir(stepRestore, dir, name, 0o700) })
+}
+
+// A record is marked with the inode that was made by it, before that appears in the
+// tree: a restore that is killed then, and done again, knows it. The mark is on the
+// record, since there no user sees it, and it needs no right to write in the tree.
+
+func (f *FS) restoredAttr() string { return f.prefix + "restored" }
+
+func (r *Removal) mark() error {
+	st, err := r.scratch.Lstat(scratchName)
+	if err != nil {
+		return err
+	}
+	ino := []byte(strconv.FormatUint(st.Ino, 10))
+	return r.f.in(r.place(), func(d mdfs.Dir) error {
+		return stepMark.Do(func() error { return d.Setxattr(r.name, r.f.restoredAttr(), ino, 0) })
+	})
+}
+
+// marked reads the mark. A file has none: it is known by its inode.
+func (r *Removal) marked() (ino string, err error) {
+	if r.Record.Kind == objfmt.RecordFile {
+		return "", nil
+	}
+	err = r.f.in(r.place(), func(d mdfs.Dir) error {
+		v, err := d.Getxattr(r.name, r.f.restoredAttr())
+		ino = string(v)
+		return err
+	})
+	return ino, ignore(err, syscall.ENODATA)
+}
+
+// Made reports whether name in dir is what an earlier restore by this record has
+// made, which did not come to its end; or, of a file, one of its names already. A directory is returned open, to be filled,
+// finished and closed. It must still look as it did when it was made: an inode
+// number alone may be another's by now.
+func (r *Removal) Made(who Who, dir mdfs.Dir, name string) (d mdfs.Dir, made bool, err error) {
+	if r.Record.Kind == objfmt.RecordFile {
+		made, err = r.linked(who, dir, name)
+		return nil, made, err
+	}
+	if r.was == "" {
+		return nil, false, nil
+	}
+	err = r.f.md.As(who.Cred, func() error {
+		st, err := dir.Lstat(name)
+		if err != nil || strconv.FormatUint(st.Ino, 10) != r.was || !r.madeBy(who, &st) {
+			return ignore(err, syscall.ENOENT)
+		}
+		made = true
+		if r.Record.Kind == objfmt.RecordDir {
+			d, err = r.reopen(dir, name, st.Ino)
+		}
+		return err
+	})
+	return d, made && err == nil, err
+}
+
+// linked tells whether name is one of the removed file.
+func (r *Removal) linked(who Who, dir mdfs.Dir, name string) (bool, error) {
+	var st mdfs.Stat
+	err := r.f.md.As(who.Cred, func() (err error) {
+		st, err = dir.Lstat(name)
+		return err
+	})
+	if err != nil {
+		return false, ignore(err, syscall.ENOENT)
+	}
+	home, err := r.f.StatID(context.Background(), r.Record.File)
+	return err == nil && home.Ino == st.Ino && home.Dev == st.Dev, ignore(err, syscall.ENOENT)
+}
+
+// reopen opens a directory that is to be filled further, as the caller.
+func (r *Removal) reopen(dir mdfs.Dir, name string, ino uint64) (mdfs.Dir, error) {
+	d, err := dir.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	st, err := d.Stat()
+	if err == nil && st.Ino != ino {
+		err = &os.PathError{Op: "restore", Path: name, Err: syscall.ESTALE}
+	}
+	if err == nil {
+		err = stepRestore.Do(func() error { return d.Chmod(".", 0o700) })
+	}
+	if err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// madeBy: it is of the type, owner and mode that a restore as who may have left it with.
+func (r *Removal) madeBy(who Who, st *mdfs.Stat) bool {
+	rec := &r.Record
+	if st.Uid != who.UID && (who.UID != 0 || st.Uid != rec.UID) {
+		return false
+	}
+	switch rec.Kind {
+	case objfmt.RecordDir:
+		perm := st.Mode & 0o7777
+		return st.Mode&unix.S_IFMT == unix.S_IFDIR && (perm == 0o700 || perm == rec.Mode&0o7777)
+	case objfmt.RecordSymlink:
+		return st.Mode&unix.S_IFMT == unix.S_IFLNK
+	}
+	return st.Mode&unix.S_IFMT == rec.Mode&unix.S_IFMT && st.Rdev == rec.Rdev
 }
 
 // recoverRestore ends a restore of a removal that did not come to its end: the
-// record is dropped when the file has a name again, and else goes back to where it
-// was taken from, by one rename, so that at no moment it is where no user and no
-// gc would find it. It never waits in dead/: nothing of a restore can arrive late.
-// A name that is removed after the look has a record of its own, and one that is
-// made then keeps gc from acting by this one.
+// record goes back to where it was taken from, by one rename, so that at no moment
+// it is where no user and no gc would find it. It never waits in dead/: nothing of
+// a restore can arrive late. Whether the file has a name again does not matter: that
+// may be another of its names, and this one is still to come; gc drops the record of
+// a file that has one. What is in the scratch directory goes first: a name there is
+// none, and a restorer that sleeps finds nothing to move.
 func (f *FS) recoverRestore(ctx context.Context, node, name, ref string) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -203,14 +444,9 @@ func (f *FS) recoverRestore(ctx context.Context, node, name, ref string) error {
 	if err != nil {
 		return err
 	}
-	if r.Kind == objfmt.RecordFile {
-		named, err := f.hasNames(r.File)
-		if err != nil {
-			return err
-		}
-		if named {
-			return f.in(work, func(d mdfs.Dir) error { return remove(stepDrop, d, name) })
-		}
+	err = f.in(deadName, func(dead mdfs.Dir) error { return removeAny(stepScratch, dead, deadTemp+name) })
+	if err != nil {
+		return err
 	}
 	return f.returnRef(node, name, back)
 }
@@ -236,121 +472,4 @@ func (f *FS) backToTrash(name string, r objfmt.Record) error {
 	return f.in(deadName, func(d mdfs.Dir) error {
 		return f.inMade(ref.dir(), func(to mdfs.Dir) error { return rename(stepPutBack, d, name, to, ref.Name, 0) })
 	})
-}
-
-// RestoreVersion makes an old content of fl the newest: a session whose content
-// is the old slot. Its work record names the content before the version's record
-// is taken, so that at no moment gc could see a version that is in nobody's hands
-// and named by nothing. ENOENT: the version has expired, or somebody else has it.
-func (f *FS) RestoreVersion(ctx context.Context, fl *File, who Who, content objfmt.ID) (objfmt.Slot, error) {
-	base, err := fl.Newest(ctx)
-	if err != nil || base.Content == content {
-		return base, err
-	}
-	s, err := f.newSessionOf(ctx, fl, who, fl.created, base, "restore")
-	if err != nil {
-		return objfmt.Slot{}, fileError("restore", fl.id, err)
-	}
-	s.restore = content
-	v, err := s.takeVersion(content)
-	if err != nil {
-		return objfmt.Slot{}, errors.Join(fileError("restore", fl.id, err), s.Abort(ctx))
-	}
-	slot, err := s.Publish(ctx, content, v.Source, v.Size, f.now(), objfmt.Final)
-	if err != nil {
-		return objfmt.Slot{}, errors.Join(err, s.Abort(ctx))
-	}
-	return slot, s.End(ctx)
-}
-
-// takeVersion writes the work record, then takes the version's.
-func (s *Session) takeVersion(content objfmt.ID) (v objfmt.Slot, err error) {
-	early := s.f.o.Omit.Has(omit.RestoreRecordFirst)
-	if !early {
-		if err := s.record(content); err != nil {
-			return v, err
-		}
-	}
-	r, err := s.f.takeVersion(stepTake, content, restorer(s.ID))
-	if err == nil && early {
-		err = s.record(content)
-	}
-	if err != nil {
-		return v, err
-	}
-	if r.File != s.fl.id || r.Slot == nil {
-		return v, fmt.Errorf("version %s is of file %s: %w", content, r.File, syscall.EINVAL)
-	}
-	return *r.Slot, nil
-}
-
-// takenVersion is the name of a version's record in the hands of token.
-func takenVersion(content objfmt.ID, token string) string { return content.String() + "." + token }
-
-// takeVersion takes a version's record by renaming it, and reads it.
-func (f *FS) takeVersion(p *fault.Step, content objfmt.ID, token string) (r objfmt.Record, err error) {
-	name := takenVersion(content, token)
-	err = f.in(fanned(versionName, content), func(d mdfs.Dir) error {
-		return f.inMade(fanned(takenName, content), func(taken mdfs.Dir) error {
-			if err := rename(p, d, content.String(), taken, name, 0); err != nil {
-				return err
-			}
-			r, err = readRecord(taken, name)
-			return err
-		})
-	})
-	return r, err
-}
-
-// returnVersion ends a restore that did not come to its end: the record goes
-// when the content is the newest now, else back.
-func (f *FS) returnVersion(ctx context.Context, content objfmt.ID, token string) error {
-	name := takenVersion(content, token)
-	var r objfmt.Record
-	err := f.in(fanned(takenName, content), func(d mdfs.Dir) (err error) {
-		r, err = readRecord(d, name)
-		return err
-	})
-	if err != nil {
-		return ignore(err, syscall.ENOENT)
-	}
-	use, err := f.usedBy(ctx, r.File, content)
-	if err != nil {
-		return err
-	}
-	if use == usedNewest {
-		return f.dropTakenAs(content, token)
-	}
-	return f.putVersionBack(r, token)
-}
-
-// putVersionBack gives a taken record back. The queue first, should it have lost
-// the entry; a second entry would keep the first from ever being the last link.
-// A record that was made meanwhile is newer.
-func (f *FS) putVersionBack(r objfmt.Record, token string) error {
-	name, place := takenVersion(r.Content, token), fanned(takenName, r.Content)
-	var st mdfs.Stat
-	err := f.in(place, func(taken mdfs.Dir) (err error) {
-		st, err = taken.Lstat(name)
-		return err
-	})
-	if err == nil && st.Nlink == 1 {
-		_, err = f.enqueue(stepPutBack, place, name, r, true)
-	}
-	if err == nil {
-		err = f.placeVersion(stepPutBack, place, name, r, false, true)
-	}
-	if err != nil {
-		return ignore(err, syscall.ENOENT) // somebody took it over
-	}
-	return f.dropTakenAs(r.Content, token)
-}
-
-func (f *FS) dropTaken(content, session objfmt.ID) error {
-	return f.dropTakenAs(content, restorer(session))
-}
-
-func (f *FS) dropTakenAs(content objfmt.ID, token string) error {
-	err := f.in(fanned(takenName, content), func(d mdfs.Dir) error { return remove(stepDrop, d, takenVersion(content, token)) })
-	return ignore(err, syscall.ENOENT)
 }

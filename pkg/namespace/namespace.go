@@ -100,6 +100,7 @@ type space struct {
 	inoKey uint64        // XORed into inode numbers: unique in the whole FS
 	inodes inodeTable
 	fs     *FS
+	node   *treeNode // of its root
 }
 
 // New checks that the namespaces form a tree; it starts nothing.

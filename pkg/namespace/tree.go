@@ -63,7 +63,7 @@ func (t *treeNode) add(at string, s *space) error {
 	if n.space != nil {
 		return fmt.Errorf("path %q is already that of namespace %s", at, n.space.cfg.Name)
 	}
-	n.space = s
+	n.space, s.node = s, n
 	return nil
 }
 
