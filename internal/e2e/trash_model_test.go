@@ -13,6 +13,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"sort"
@@ -81,10 +82,10 @@ func contentOf(b []byte) (content, error) {
 
 // tree is what one worker's directory holds: names, and which of them are one file.
 type tree struct {
-	names map[string]int     // name -> file; -1: a directory, -2: a symlink
-	files map[int]content    // file -> content, while it has a name
-	last  int                // highest file given out
-	trash map[content]string // contents that must be in trash, by the path they had
+	names map[string]int       // name -> file; -1: a directory, -2: a symlink
+	files map[int]content      // file -> content, while it has a name
+	last  int                  // highest file given out
+	trash map[content][]string // contents that must be in trash, and the paths they may have there
 }
 
 const (
@@ -93,7 +94,7 @@ const (
 )
 
 func newTree() *tree {
-	return &tree{names: map[string]int{}, files: map[int]content{}, trash: map[content]string{}}
+	return &tree{names: map[string]int{}, files: map[int]content{}, trash: map[content][]string{}}
 }
 
 func (t *tree) clone() *tree {
@@ -101,20 +102,33 @@ func (t *tree) clone() *tree {
 }
 
 // drop removes a name. The content of a file without names is in trash from then on.
-func (t *tree) drop(name, path string) {
+func (t *tree) drop(name string) {
 	f, ok := t.names[name]
 	delete(t.names, name)
-	if !ok || f < 0 || slices.Contains(slices.Collect(maps.Values(t.names)), f) {
+	if !ok || f < 0 || len(t.namesOf(f)) > 0 {
 		return
 	}
-	t.toTrash(t.files[f], path)
+	t.toTrash(t.files[f], name)
 	delete(t.files, f)
 }
 
+func (t *tree) namesOf(f int) (names []string) {
+	for name, g := range t.names {
+		if g == f {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// replaced notes that the content of a file was replaced: it is in trash under any
+// of the file's names, for the kernel does not tell by which it was opened.
+func (t *tree) replaced(f int) { t.toTrash(t.files[f], t.namesOf(f)...) }
+
 // toTrash notes a content; empty ones cannot be told from each other.
-func (t *tree) toTrash(c content, path string) {
+func (t *tree) toTrash(c content, names ...string) {
 	if c.size > 0 {
-		t.trash[c] = path
+		t.trash[c] = names
 	}
 }
 
@@ -219,7 +233,7 @@ func (w *worker) op() error {
 	case k < 15:
 		return w.link(name)
 	}
-	return w.step(func() error { return os.Remove(w.path(name)) }, func(t *tree) { t.drop(name, w.rel(name)) })
+	return w.step(func() error { return os.Remove(w.path(name)) }, func(t *tree) { t.drop(name) })
 }
 
 // odd makes and removes directories and symlinks.
@@ -270,7 +284,7 @@ func (w *worker) overwrite(name string) error {
 		return fill(f, c)
 	}, func(t *tree) {
 		f := t.names[name]
-		t.toTrash(t.files[f], w.rel(name))
+		t.replaced(f)
 		t.files[f] = c
 	})
 }
@@ -287,7 +301,7 @@ func (w *worker) rename(name string) error {
 	return w.step(func() error { return os.Rename(w.path(from), w.path(name)) }, func(t *tree) {
 		f := t.names[from]
 		delete(t.names, from)
-		t.drop(name, w.rel(name))
+		t.drop(name)
 		t.names[name] = f
 	})
 }
@@ -301,7 +315,7 @@ func (w *worker) truncate(name string) error {
 	}
 	return w.step(func() error { return os.Truncate(w.path(name), int64(n)) }, func(t *tree) {
 		if n == 0 {
-			t.toTrash(c, w.rel(name))
+			t.replaced(t.names[name])
 		}
 		t.files[t.names[name]] = c.cut(n)
 	})
@@ -315,8 +329,12 @@ func (w *worker) link(name string) error {
 	return w.step(func() error { return os.Link(w.path(name), w.path(to)) }, func(t *tree) { t.names[to] = t.names[name] })
 }
 
-// unlinkOpen removes a file that it goes on reading for a while.
+// unlinkOpen removes a file that it goes on reading for a while. One with other
+// names could be changed by those.
 func (w *worker) unlinkOpen(name string) error {
+	if len(w.is.namesOf(w.is.names[name])) > 1 {
+		return nil
+	}
 	if err := w.readHeld(); err != nil {
 		return err
 	}
@@ -325,7 +343,7 @@ func (w *worker) unlinkOpen(name string) error {
 		return err
 	}
 	w.held, w.hold = f, w.is.files[w.is.names[name]]
-	return w.step(func() error { return os.Remove(w.path(name)) }, func(t *tree) { t.drop(name, w.rel(name)) })
+	return w.step(func() error { return os.Remove(w.path(name)) }, func(t *tree) { t.drop(name) })
 }
 
 // errWrong is a finding; other errors of a worker are the daemon's death.
@@ -340,8 +358,8 @@ func (w *worker) readHeld() error {
 	w.held = nil
 	defer f.Close()
 	got, err := io.ReadAll(f)
-	if err != nil && ended(w.m) {
-		return err
+	if errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED) {
+		return nil // the daemon that it was opened with is dead
 	}
 	if err != nil || !bytes.Equal(got, w.hold.bytes()) {
 		return fmt.Errorf("%w: a deleted file that is open reads %d bytes (%v), want %v", errWrong, len(got), err, w.hold)
@@ -427,7 +445,7 @@ func (w *worker) look() error {
 func (w *worker) settle(t *tree) *tree {
 	t = t.clone()
 	for _, other := range append(w.may, w.is) {
-		maps.DeleteFunc(t.trash, func(c content, _ string) bool { _, ok := other.trash[c]; return !ok })
+		maps.DeleteFunc(t.trash, func(c content, _ []string) bool { _, ok := other.trash[c]; return !ok })
 	}
 	return t
 }
@@ -588,7 +606,7 @@ func wantNothingElse(t *testing.T, m *testenv.Mount) {
 		}
 		for key := range have {
 			if !need[key] {
-				t.Errorf("store %d: %s is of no file", i, key)
+				t.Errorf("store %d: %s is of no file; the log of gc says:\n%s", i, key, logged(t, m, key))
 			}
 		}
 	}
@@ -603,12 +621,32 @@ func wantNothingElse(t *testing.T, m *testenv.Mount) {
 	}
 }
 
+// logged are the lines of the logs of gc that tell of an object.
+func logged(t *testing.T, m *testenv.Mount, key string) string {
+	t.Helper()
+	object, _, _ := strings.Cut(path.Base(key), ".")
+	var out strings.Builder
+	dir := filepath.Join(m.Dir, "metadata", "log")
+	for _, name := range filesBelow(t, dir) {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(b)) {
+			if strings.Contains(line, object) {
+				fmt.Fprintf(&out, "\t%s: %s", name, line)
+			}
+		}
+	}
+	return out.String()
+}
+
 // wantInTrash reads everything in trash and looks for each content that must be
 // there, whole. A live one must not.
 func wantInTrash(t *testing.T, m *testenv.Mount, workers []*worker) {
 	t.Helper()
 	lives := live(workers)
-	found := map[content]string{}
+	found := map[content][]string{} // once for each name that a file had
 	for e, b := range trashContents(t, m) {
 		c, err := contentOf(b)
 		if err != nil {
@@ -616,16 +654,16 @@ func wantInTrash(t *testing.T, m *testenv.Mount, workers []*worker) {
 			continue
 		}
 		if c.size > 0 {
-			found[c] = e.Path
+			found[c] = append(found[c], e.Path)
 			if lives[c] {
 				t.Errorf("%s: content %x is in trash and live", e.Path, c.seed)
 			}
 		}
 	}
 	for _, w := range workers {
-		for c, path := range w.is.trash {
-			if found[c] != "/"+path && !lives[c] {
-				t.Errorf("%s: content %x of %d bytes is neither live nor in trash there, but %q", path, c.seed, c.size, found[c])
+		for c, names := range w.is.trash {
+			if !slices.ContainsFunc(names, func(n string) bool { return slices.Contains(found[c], "/"+w.rel(n)) }) {
+				t.Errorf("content %x of %d bytes, once %s/%v, is in trash as %q", c.seed, c.size, w.dir(), names, found[c])
 			}
 		}
 	}
