@@ -326,7 +326,7 @@ func TestGCLogLine(t *testing.T) {
 		t.Fatalf("%d lines", len(lines))
 	}
 	l := lines[0]
-	if l.Path != "odd %25%FF%0A é" || l.Why != WhyAge || l.Kind != "file" || l.Size != 100 || l.Run != "run" || l.Host != "host" || l.User != "user" ||
+	if string(l.PathBytes) != "odd %\xff\n é" || l.Path == "" || l.Why != WhyAge || l.Kind != "file" || l.Size != 100 || l.Run != "run" || l.Host != "host" || l.User != "user" ||
 		l.Namespace != "test" || len(l.Objects) != 1 || l.Objects[0] != (lineObject{Repo: "r", Key: object}) || len(l.Contents) != 1 || len(l.File) != 32 ||
 		l.Owner == nil || *l.Owner != uint32(os.Geteuid()) || l.By == nil || l.How != "unlink" || l.Node != "node1" || !l.When.Equal(removed) || !l.Time.Equal(l.Time.UTC()) {
 		t.Errorf("%s", log.String())
