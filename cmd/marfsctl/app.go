@@ -139,8 +139,8 @@ func (a *app) print(v any) error {
 	return e.Encode(v)
 }
 
-// marshal is print for one value on one line.
-func marshal(v any) ([]byte, error) {
+// oneLine is print for one value on one line.
+func oneLine(v any) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -52,7 +53,7 @@ thing is written to a log first, in log/ of the metadata directory. It reads
 queues by day, never the tree, may be killed and run again, and may run on
 several hosts at once. Only root or the daemon's user can run it.
 
-A cap (--max-entries, --max-bytes, --max-time) ends a run early; that is no error.`,
+A cap (--max-entries, --max-bytes, --max-time) ends a run early: no error.`,
 		Example: `  marfsctl gc                                  # what would go
   marfsctl gc --namespace projecta --list      # every entry of it
   marfsctl gc --apply --max-time 50m`,
@@ -354,7 +355,8 @@ type gcEntry struct {
 	ID      string    `json:"id"`
 	What    string    `json:"what"`
 	Why     string    `json:"why"`
-	Path    string    `json:"path"` // in the namespace, escaped
+	Path    string    `json:"path"`                  // in the namespace
+	Bytes   []byte    `json:"path_base64,omitempty"` // of a path that is no UTF-8
 	Size    int64     `json:"size"`
 	UID     uint32    `json:"uid"`
 	GID     uint32    `json:"gid"`
@@ -386,7 +388,7 @@ func (n *gcNamespace) add(r trash.Report) {
 func (n *gcNamespace) judge(err error) (list []error) {
 	for _, f := range n.Failures {
 		list = append(list, failure{what: "gc", where: "namespace " + n.Name,
-			err: fmt.Errorf("%d entries: %s, for example: %s", f.Count, f.Cause, strings.Join(f.Samples, "; "))})
+			err: fmt.Errorf("%d entries: %s, for example: %s", f.Count, f.Cause, f.Samples[0])})
 	}
 	switch {
 	case errors.Is(err, metadata.ErrCopied):
@@ -421,9 +423,9 @@ func (r *gcRun) listEntry(namespace string, c trash.Candidate) error {
 			c.Record.When.UTC().Format(time.RFC3339), strconv.Itoa(int(c.Record.By)), id, c.Record.Path)
 		return nil
 	}
-	e := gcEntry{ID: id, What: string(c.What), Why: string(c.Why), Path: trash.EscapePath(c.Record.Path), Size: c.Size, UID: c.UID, GID: c.GID,
-		Deleted: c.Record.When.UTC(), By: c.Record.By, How: trash.EscapePath(c.Record.Why), File: idText(c.Record.File), Content: idText(c.Record.Content)}
-	b, err := marshal(e)
+	e := gcEntry{ID: id, What: string(c.What), Why: string(c.Why), Path: c.Record.Path, Bytes: trash.PathBytes(c.Record.Path), Size: c.Size, UID: c.UID, GID: c.GID,
+		Deleted: c.Record.When.UTC(), By: c.Record.By, How: c.Record.Why, File: idText(c.Record.File), Content: idText(c.Record.Content)}
+	b, err := oneLine(e)
 	if err != nil {
 		return err
 	}
@@ -442,11 +444,11 @@ func (r *gcRun) print() error {
 	if !r.o.list {
 		return r.app.print(r.result)
 	}
-	b, err := marshal(r.result)
+	b, err := json.MarshalIndent(r.result, "", "  ")
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(r.out, "\n  ],\n  %s\n", strings.TrimPrefix(string(b), "{"))
+	_, err = fmt.Fprintf(r.out, "\n  ],%s\n", strings.TrimPrefix(string(b), "{"))
 	return err
 }
 

@@ -16,7 +16,7 @@ import (
 
 // deletion is a file without names, its home and its record in dead/.
 type deletion struct {
-	name   string // of the record, in dead/
+	name   string // of the record, in dead/; "": it is lost
 	record objfmt.Record
 	file   objfmt.ID
 }
@@ -51,6 +51,9 @@ func (f *FS) doom(record string, r objfmt.Record, before time.Time, looked bool,
 	}
 	defer fl.Close()
 	d := &deletion{name: record, record: r, file: r.File}
+	if place == begunPlace {
+		return d, nil // by one who was killed, or is at it
+	}
 	st, err := fl.inode.Stat()
 	switch {
 	case err != nil:
@@ -90,7 +93,14 @@ func (d *deletion) lock(fl *File, done *Expired) (free bool, err error) {
 			return false, err
 		}
 	}
-	return false, fl.f.backToTrash(d.name, d.record)
+	return false, d.recordBack(fl.f)
+}
+
+func (d *deletion) recordBack(f *FS) error {
+	if d.name == "" {
+		return nil
+	}
+	return f.backToTrash(d.name, d.record)
 }
 
 // holder is who has the lock of a file.
@@ -164,7 +174,7 @@ func (d *deletion) of() objfmt.ID { return d.file }
 
 func (d *deletion) doom(ctx context.Context, f *FS) (Doom, error) {
 	doom := Doom{Record: d.record}
-	fl, err := f.openHome(d.file, []string{deadName})
+	fl, err := f.openHome(d.file, takenPlaces)
 	if err != nil {
 		return doom, ignore(err, syscall.ENOENT) // another is faster
 	}
@@ -204,14 +214,17 @@ func (fl *File) orphaned() (slots []objfmt.Slot, err error) {
 	return slots, nil
 }
 
+// takenPlaces are where a gc finds what it has taken, or another has begun with.
+var takenPlaces = []string{deadName, begunPlace}
+
 // destroy deletes the contents that go with the file, then the inode, and last the
-// record. When somebody holds a version of the file and has not decided,
-// everything stays as it is, and the next sweep comes back.
+// record. Before all that the home gets another name, by which everybody knows that
+// the file cannot be given back any more. When somebody holds a version of the file
+// and has not decided, everything stays as it is, and the next sweep comes back.
 func (d *deletion) destroy(ctx context.Context, b *batch) error {
-	fl, err := b.f.openHome(d.file, []string{deadName})
+	fl, err := b.f.openHome(d.file, takenPlaces)
 	if errors.Is(err, syscall.ENOENT) {
-		b.done.Dropped++
-		return b.f.dropDead(d.name) // another has finished it
+		return d.lost(b)
 	}
 	if err != nil {
 		return err
@@ -222,6 +235,9 @@ func (d *deletion) destroy(ctx context.Context, b *batch) error {
 	}
 	chain, err := fl.orphaned()
 	if err != nil {
+		return err
+	}
+	if mine, err := d.begin(b); err != nil || !mine {
 		return err
 	}
 	for _, s := range chain {
@@ -236,8 +252,36 @@ func (d *deletion) destroy(ctx context.Context, b *batch) error {
 	return nil
 }
 
+// lost: the home is in dead/ no more. Another gc has finished with it, or given it
+// back; then the record goes back, too.
+func (d *deletion) lost(b *batch) error {
+	back, err := b.f.hasHome(d.file)
+	switch {
+	case err != nil:
+		return err
+	case back:
+		b.done.Kept++
+		return d.recordBack(b.f)
+	}
+	b.done.Dropped++
+	return b.f.dropDead(d.name)
+}
+
+// begin gives the home the name that says so, if it has not got it. Another gc may
+// have moved it before the file was locked.
+func (d *deletion) begin(b *batch) (mine bool, err error) {
+	err = b.f.moveHome(stepDeadHome, d.file, deadName, begunPlace)
+	if !errors.Is(err, syscall.ENOENT) {
+		return err == nil, err
+	}
+	if mine, err = b.f.homeIn(begunPlace, d.file); mine || err != nil {
+		return mine, err
+	}
+	return false, d.lost(b)
+}
+
 func (f *FS) destroyFile(d *deletion) error {
-	dir, name := homePath(deadName, d.file)
+	dir, name := homePath(begunPlace, d.file)
 	if err := f.in(dir, func(dead mdfs.Dir) error { return remove(stepFile, dead, name) }); err != nil {
 		return err
 	}
@@ -248,18 +292,33 @@ func (f *FS) destroyFile(d *deletion) error {
 }
 
 // giveBack gives file and record back: the file first, which a sweep would
-// otherwise go on to destroy.
+// otherwise go on to destroy. With one that somebody has begun with the record stays.
 func (d *deletion) giveBack(f *FS) error {
-	fl, err := f.openHome(d.file, []string{deadName})
+	fl, err := f.openHome(d.file, takenPlaces)
 	if err == nil {
 		defer fl.Close()
-		var h holder
-		if h, err = fl.seize(); err == nil && h != holderGC {
-			err = fl.homeBack()
-		}
+		err = d.homeBack(fl)
+	}
+	if errors.Is(err, errBegun) {
+		return nil
 	}
 	if err := ignore(err, syscall.ENOENT, errNoHome); err != nil {
 		return err
 	}
-	return f.backToTrash(d.name, d.record)
+	return d.recordBack(f)
+}
+
+// errBegun means that a file is being destroyed, and that is to be finished.
+var errBegun = errors.New("being destroyed")
+
+// homeBack puts the home back, unless another gc is at the file.
+func (d *deletion) homeBack(fl *File) error {
+	h, err := fl.seize()
+	if err != nil || h == holderGC {
+		return err
+	}
+	if begun, err := fl.f.homeIn(begunPlace, d.file); err != nil || begun {
+		return errors.Join(err, errBegun)
+	}
+	return fl.homeBack()
 }

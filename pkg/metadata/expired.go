@@ -22,6 +22,7 @@ type expiredVersion struct {
 	record objfmt.Record
 	token  string
 	entry  *TrashRef // the queue entry, when known
+	found  bool      // another may have begun to destroy it
 }
 
 // takeExpired takes the version's record that a queue entry stands for. An entry
@@ -115,7 +116,13 @@ func (v *expiredVersion) destroy(ctx context.Context, b *batch) error {
 	return b.f.dropEntry(v.entry)
 }
 
-func (v *expiredVersion) giveBack(f *FS) error { return f.putVersionBack(v.record, v.token) }
+// giveBack: what was found doomed waits for the next sweep.
+func (v *expiredVersion) giveBack(f *FS) error {
+	if v.found {
+		return nil
+	}
+	return f.putVersionBack(v.record, v.token)
+}
 
 func (f *FS) dropEntry(ref *TrashRef) error {
 	if ref == nil {

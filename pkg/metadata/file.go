@@ -181,7 +181,7 @@ func (f *FS) OpenID(ctx context.Context, id objfmt.ID) (*File, error) {
 // includes the homes that gc has taken and may put back.
 var (
 	homePlaces = []string{stagedName, filesName, stagedName}
-	everywhere = []string{stagedName, filesName, deadName, stagedName, filesName}
+	everywhere = []string{stagedName, filesName, deadName, begunPlace, stagedName, filesName}
 )
 
 func (f *FS) openHome(id objfmt.ID, places []string) (*File, error) {
@@ -337,11 +337,17 @@ func (fl *File) complete() error {
 
 func fanned(top string, id objfmt.ID) string { return top + "/" + id.Fan() }
 
+// begunPlace is the place in dead/ of homes whose contents are being destroyed.
+const begunPlace = deadName + "/" + deadBegun
+
 // homePath is where the home of a file is in files/, in staged/, or, taken for
 // destruction, in dead/.
 func homePath(place string, id objfmt.ID) (dir, name string) {
-	if place == deadName {
+	switch place {
+	case deadName:
 		return deadName, deadHome + id.String()
+	case begunPlace:
+		return deadName, deadBegun + id.String()
 	}
 	return fanned(place, id), id.String()
 }

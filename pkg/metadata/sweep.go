@@ -104,6 +104,8 @@ func (s *sweep) dead(ctx context.Context, name string) (doomed, error) {
 		return s.deletion(ctx, name)
 	case deadHome:
 		return nil, f.sweepHome(rest)
+	case deadBegun:
+		return s.begun(rest)
 	case deadMove:
 		return nil, f.sweepMove(name)
 	case deadTemp:
@@ -125,15 +127,29 @@ func (s *sweep) deletion(ctx context.Context, name string) (doomed, error) {
 	case objfmt.RecordPack:
 		return f.doomPack(ctx, name, r, s.batch.done)
 	case objfmt.RecordFile:
-		taken, err := f.homeIn(deadName, r.File)
-		if err != nil {
-			return nil, err
-		}
-		if taken {
-			return f.doom(name, r, time.Time{}, false, s.batch.done)
+		for _, place := range takenPlaces {
+			if taken, err := f.homeIn(place, r.File); err != nil {
+				return nil, err
+			} else if taken {
+				return f.doom(name, r, time.Time{}, false, s.batch.done)
+			}
 		}
 	}
 	return nil, f.backToTrash(name, r)
+}
+
+// begun goes on with a file that was being destroyed, and whose record is gone: only
+// a power failure can have parted them.
+func (s *sweep) begun(id string) (doomed, error) {
+	recorded, err := s.f.anyName(deadName, deadTrash+id)
+	if err != nil || recorded {
+		return nil, err // the record's turn comes
+	}
+	file, err := objfmt.ParseID(id)
+	if err != nil {
+		return nil, err
+	}
+	return &deletion{record: objfmt.Record{Kind: objfmt.RecordFile, File: file, Node: s.f.o.Node, When: s.f.now(), Why: "found"}, file: file}, nil
 }
 
 // sweepHome looks after a home in dead/ whose record is gone: only a power
@@ -179,7 +195,7 @@ func (s *sweep) taken(ctx context.Context, name string) (doomed, error) {
 			return nil, err
 		}
 	}
-	v := &expiredVersion{token: token[:1] + f.suffix()}
+	v := &expiredVersion{token: token[:1] + f.suffix(), found: true}
 	err = f.in(fanned(takenName, content), func(d mdfs.Dir) error {
 		mine := takenVersion(content, v.token)
 		if err := f.retake(d, name, mine); err != nil {

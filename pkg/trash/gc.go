@@ -468,7 +468,7 @@ func (c *Collector) Recover(ctx context.Context, t *Trash, a *Audit, alive metad
 	}
 	r, err := c.Abandoned(ctx, t, alive, func(l metadata.Leftover) error {
 		line := lineOf(&l.Record)
-		line.Event, line.Why, line.Place = "recover", WhyAbandoned, EscapePath(l.Place)
+		line.Event, line.Why, line.Place = "recover", WhyAbandoned, l.Place
 		if !l.Record.Object.IsZero() {
 			line.Objects = []lineObject{{Key: objfmt.ObjectKey(t.Namespace, l.Record.Object, 0)}}
 		}

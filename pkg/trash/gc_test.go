@@ -326,7 +326,7 @@ func TestGCLogLine(t *testing.T) {
 		t.Fatalf("%d lines", len(lines))
 	}
 	l := lines[0]
-	if l.Path != "odd %25%FF%0A é" || l.Why != WhyAge || l.Kind != "file" || l.Size != 100 || l.Run != "run" || l.Host != "host" || l.User != "user" ||
+	if string(l.PathBytes) != "odd %\xff\n é" || l.Path == "" || l.Why != WhyAge || l.Kind != "file" || l.Size != 100 || l.Run != "run" || l.Host != "host" || l.User != "user" ||
 		l.Namespace != "test" || len(l.Objects) != 1 || l.Objects[0] != (lineObject{Repo: "r", Key: object}) || len(l.Contents) != 1 || len(l.File) != 32 ||
 		l.Owner == nil || *l.Owner != uint32(os.Geteuid()) || l.By == nil || l.How != "unlink" || l.Node != "node1" || !l.When.Equal(removed) || !l.Time.Equal(l.Time.UTC()) {
 		t.Errorf("%s", log.String())
@@ -573,7 +573,7 @@ func TestGCKilledAnywhere(t *testing.T) {
 		t.Fatalf("only %d points: %v; making took %v", len(steps), steps, seen)
 	}
 	for _, point := range slices.Sorted(maps.Keys(steps)) {
-		for _, nth := range []int{1, (steps[point] + 1) / 2, steps[point]} {
+		for _, nth := range slices.Compact([]int{1, steps[point]}) {
 			t.Run(fmt.Sprint(point, nth), func(t *testing.T) {
 				w := newGCWorld(t, p)
 				w.scene()
@@ -581,9 +581,9 @@ func TestGCKilledAnywhere(t *testing.T) {
 				disarm, err := fault.Arm(fmt.Sprintf("%s=dead:%d", point, nth))
 				w.must(err)
 				_, _ = w.collector(Options{Workers: 1}).Collect(context.Background(), w.Trash, log.audit())
-				if !disarm() {
+				if !disarm() && nth == 1 {
 					t.Fatal("the point was not reached")
-				}
+				} // how often it is depends on the order of directories
 				w.again(log)
 			})
 		}
@@ -611,8 +611,9 @@ func (w *gcWorld) again(log *gcSink) {
 	if refs := w.refs(); len(refs) != 1 {
 		w.t.Errorf("records left: %v, want that of the young one", refs)
 	}
-	if names := w.names("dead"); len(names) != 0 {
-		w.t.Errorf("in dead/: %v", names)
+	for _, name := range w.names("dead") {
+		b, _ := os.ReadFile(name)
+		w.t.Errorf("in dead/: %s: %s", filepath.Base(name), b)
 	}
 	told := map[string]bool{}
 	for _, l := range log.lines(w.t, "destroy") {

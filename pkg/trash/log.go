@@ -5,12 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"marfs/pkg/metadata"
@@ -58,7 +55,8 @@ type line struct {
 	Event     string       `json:"event"` // destroy, recover or failed
 	Why       Why          `json:"why,omitempty"`
 	Kind      string       `json:"kind,omitempty"` // of the record
-	Path      string       `json:"path,omitempty"` // escaped
+	Path      string       `json:"path,omitempty"`
+	PathBytes []byte       `json:"path_base64,omitempty"` // of a path that is no UTF-8
 	File      string       `json:"file,omitempty"`
 	Contents  []string     `json:"contents,omitempty"`
 	Objects   []lineObject `json:"objects,omitempty"`
@@ -81,22 +79,13 @@ type lineObject struct {
 	Chunks int    `json:"chunks,omitempty"`
 }
 
-// EscapePath makes any bytes a text: what is not printable UTF-8, and %, is %XX.
-// Undoing percent-encoding gives the bytes again.
-func EscapePath(p string) string {
-	var b strings.Builder
-	for len(p) > 0 {
-		r, n := utf8.DecodeRuneInString(p)
-		if r == utf8.RuneError && n == 1 || r == '%' || !unicode.IsPrint(r) {
-			for _, c := range []byte(p[:n]) {
-				fmt.Fprintf(&b, "%%%02X", c)
-			}
-		} else {
-			b.WriteString(p[:n])
-		}
-		p = p[n:]
+// PathBytes is what JSON cannot hold as a string: a path that is no UTF-8. Of others
+// it is nil.
+func PathBytes(p string) []byte {
+	if utf8.ValidString(p) {
+		return nil
 	}
-	return b.String()
+	return []byte(p)
 }
 
 // write appends lines and, unless the caller's next step does so, makes them durable.
@@ -189,7 +178,7 @@ func doomLine(ctx context.Context, t *Trash, d *metadata.Doom, why Why) (line, e
 }
 
 func lineOf(r *objfmt.Record) line {
-	l := line{Kind: string(r.Kind), Path: EscapePath(r.Path), How: EscapePath(r.Why), Node: EscapePath(r.Node)}
+	l := line{Kind: string(r.Kind), Path: r.Path, PathBytes: PathBytes(r.Path), How: r.Why, Node: r.Node}
 	if !r.File.IsZero() {
 		l.File = r.File.String()
 	}

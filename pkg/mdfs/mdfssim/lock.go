@@ -54,6 +54,20 @@ func (m *FS) Kill() {
 	}
 }
 
+// Locks appends what Kill would write.
+func (m *FS) Locks(fp []Access) []Access {
+	m.d.mu.Lock()
+	defer m.d.mu.Unlock()
+	for ino, held := range m.d.locks {
+		for f := range held {
+			if f.m == m {
+				fp = append(fp, access(keyLock, ino, "", true))
+			}
+		}
+	}
+	return fp
+}
+
 // lockSum is the hash of all locks; whose they are is in the histories of the mounts.
 func (d *Disk) lockSum() (sum uint64) {
 	for ino, held := range d.locks {

@@ -60,10 +60,10 @@ type Actor struct {
 	resume  chan struct{}
 	status  status
 	pending step
-	history uint64 // of every step and its result
-	tick    int64  // changes made: its clock
-	doomed  bool   // unwinds at its next step
-	mounts  []*mdfssim.FS
+	history uint64        // of every step and its result
+	tick    int64         // changes made: its clock
+	doomed  bool          // unwinds at its next step
+	mounts  []*mdfssim.FS // its locks go when it is killed
 }
 
 // choice is one decision of the scheduler.
