@@ -132,8 +132,14 @@ func (r *Restoration) place(e *Entry) (string, error) {
 	if !validPath(p) {
 		return "", fmt.Errorf("path %.100q: %w", p, syscall.EINVAL)
 	}
-	return r.target(p), nil
+	p = r.target(p)
+	if strings.Count(p, "/") > maxDepth {
+		return "", errDeep
+	}
+	return p, nil
 }
+
+var errDeep = fmt.Errorf("more than %d directories deep; restore it to another place: %w", maxDepth, syscall.ENAMETOOLONG)
 
 // validPath tells whether p leads down from the namespace's root by plain names.
 func validPath(p string) bool {

@@ -3,7 +3,6 @@ package trash
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"iter"
 	"strings"
@@ -211,9 +210,6 @@ func (x *restorer) enter(target string) *level {
 // down enters a directory that was not chosen itself.
 func (x *restorer) down(top *level, name string) {
 	next := &level{target: join(top.target, name), path: join(top.path, name), err: top.err}
-	if next.err == nil && len(x.levels) > maxDepth {
-		next.err = pathError(next.path, fmt.Errorf("more than %d directories deep: %w", maxDepth, syscall.ENAMETOOLONG))
-	}
 	if next.err == nil {
 		next.dir, next.err = x.open(top, name)
 	}
