@@ -2,7 +2,6 @@ package trash
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"sync"
 	"syscall"
@@ -203,7 +202,7 @@ func TestComparePaths(t *testing.T) {
 	paths := []string{"a", "a/b", "a/b/c", "a/b.", "a/b0", "a!", "a\x01", "b"}
 	for i, p := range paths[:len(paths)-3] {
 		if comparePaths(p, paths[i+1]) >= 0 || comparePaths(paths[i+1], p) <= 0 {
-			t.Error(fmt.Sprintf("%q, %q", p, paths[i+1]))
+			t.Errorf("%q, %q", p, paths[i+1])
 		}
 	}
 }

@@ -155,9 +155,6 @@ func join(dir, name string) string {
 // restore restores one item in its directory.
 func (x *restorer) restore(it item) {
 	l := x.enter(parent(it.target))
-	if l.err == nil && x.r.Refuse != nil {
-		l = x.refused(l, it)
-	}
 	if it.kind == objfmt.RecordDir {
 		x.enterRemoved(l, it)
 		return
@@ -180,14 +177,6 @@ func (x *restorer) restore(it item) {
 		e.ID = it.id
 		x.failed(e, err)
 	}
-}
-
-// refused gives a level in which nothing can be made when the caller does not want it.
-func (x *restorer) refused(l *level, it item) *level {
-	if err := x.r.Refuse(join(l.path, base(it.target))); err != nil {
-		return &level{target: l.target, path: l.path, err: err}
-	}
-	return l
 }
 
 // enter goes to a directory, up and down, making what is missing.
