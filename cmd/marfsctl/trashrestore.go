@@ -71,14 +71,15 @@ func (a *app) trashRestore(ctx context.Context, r *reached, o *restoreOptions, p
 	if err != nil {
 		return err
 	}
-	if o.to != "" {
-		if o.to, err = r.cfg.Inside(o.to); err != nil {
+	to := o.to
+	if to != "" {
+		if to, err = r.cfg.Inside(to); err != nil {
 			return usageError{failure{what: "--to", where: o.to, err: err}}
 		}
 	}
 	t := &telling{a: a, r: r, doc: jsonStream{w: a.out}, dry: o.dry}
 	for i, q := range queries {
-		all := r.Restore(ctx, namespace.TrashRestoration{TrashQuery: q, To: o.to, Force: o.force, DryRun: o.dry})
+		all := r.Restore(ctx, namespace.TrashRestoration{TrashQuery: q, To: to, Force: o.force, DryRun: o.dry})
 		what := "--id"
 		if q.IDs == nil {
 			what = paths[i]

@@ -166,7 +166,7 @@ func (s *jsonStream) begin(list string) {
 
 // end writes the rest of the document: the fields of the object v.
 func (s *jsonStream) end(list string, v any) error {
-	b, err := marshal(v)
+	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
@@ -174,8 +174,7 @@ func (s *jsonStream) end(list string, v any) error {
 	if s.n > 0 {
 		fmt.Fprint(s.w, "\n  ")
 	}
-	rest := strings.TrimPrefix(string(b), "{")
-	_, err = fmt.Fprintf(s.w, "],\n  %s\n", strings.TrimSuffix(rest, "}")+"\n}")
+	_, err = fmt.Fprintf(s.w, "],%s\n", strings.TrimPrefix(string(b), "{"))
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"marfs/pkg/namespace"
+	"marfs/pkg/trash"
 )
 
 // answer runs the request in text, and tells what comes of it.
@@ -75,7 +76,7 @@ func (s *Server) restore(ctx context.Context, c namespace.Caller, r request, e *
 			err = done.Err
 		}
 		l := line{Error: wireErrorOf(err)}
-		if done.Namespace != "" {
+		if done.ID != (trash.ID{}) {
 			l.Entry, l.Where = wireOf(&done.TrashEntry), []byte(done.Where)
 		}
 		if done.Where != "" && !r.DryRun {
