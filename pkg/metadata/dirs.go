@@ -50,7 +50,9 @@ const (
 func (f *FS) in(p string, fn func(d mdfs.Dir) error) error { return f.dirs.with(p, makeNot, fn) }
 
 // inMade is in for a directory that is made, durably, when it is not there.
-func (f *FS) inMade(p string, fn func(d mdfs.Dir) error) error { return f.dirs.with(p, makeDurable, fn) }
+func (f *FS) inMade(p string, fn func(d mdfs.Dir) error) error {
+	return f.dirs.with(p, makeDurable, fn)
+}
 
 // inUnsynced is inMade for names that are not made durable themselves.
 func (f *FS) inUnsynced(p string, fn func(d mdfs.Dir) error) error {
