@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -176,6 +177,14 @@ func (s *jsonStream) end(list string, v any) error {
 	}
 	_, err = fmt.Fprintf(s.w, "],%s\n", strings.TrimPrefix(string(b), "{"))
 	return err
+}
+
+func marshal(v any) ([]byte, error) {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return []byte(strings.TrimSpace(b.String())), err
 }
 
 // maxFailures bounds what is kept of the failures of one verb.

@@ -73,8 +73,8 @@ func newCallers(proc string) *callers {
 // groups returns nil when they cannot be known: then the caller has the rights
 // of its uid and gid, never more.
 func (cs *callers) groups(c namespace.Caller) []uint32 {
-	if c.PID == 0 {
-		return nil // the kernel's own, or outside our pid namespace
+	if c.PID == 0 || c.UID == 0 {
+		return nil // the kernel's own, or outside our pid namespace; or root, whom groups give nothing
 	}
 	key := callerKey{c.PID, c.UID, c.GID}
 	if g, ok := cs.remembered(key); ok {

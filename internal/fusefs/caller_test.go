@@ -56,6 +56,15 @@ func TestGroups(t *testing.T) {
 	}
 }
 
+// Groups give root nothing: it is not looked at, once for each request.
+func TestRootNeedsNoGroups(t *testing.T) {
+	proc := t.TempDir()
+	fakeStatus(t, proc, 5, "Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nGroups:\t3 \n")
+	if got := newCallers(proc).groups(someone(5, 0, 0)); got != nil {
+		t.Errorf("groups of root: %v", got)
+	}
+}
+
 func TestGroupsEndWithTheProcess(t *testing.T) {
 	cmd := sleeper(t, &syscall.Credential{Uid: 4711, Gid: 4712, Groups: []uint32{4713}})
 	c := someone(cmd.Process.Pid, 4711, 4712)

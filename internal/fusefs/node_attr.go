@@ -33,13 +33,16 @@ func (n *node) attr(ctx context.Context, fh gofs.FileHandle) (namespace.Attr, er
 	case *handle:
 		return h.file.Stat(ctx)
 	case *dirHandle:
-		return h.dir.Stat(ctx, n.caller(ctx))
+		return h.dir.Stat(ctx, idOf(ctx))
 	}
 	d, name, err := n.where(ctx)
 	if err != nil {
 		return namespace.Attr{}, err
 	}
 	defer d.Close()
+	if name == "" { // the kernel asks after each change in a directory, to check permissions
+		return d.Stat(ctx, idOf(ctx))
+	}
 	a, err := d.Lookup(ctx, n.caller(ctx), name)
 	return a, stale(err)
 }

@@ -37,13 +37,29 @@ func newDirs(f *FS) *dirs {
 	return &dirs{f: f, root: f.md.Root(), held: map[string]*heldDir{}}
 }
 
+// making is what is done about a directory that is not there.
+type making int
+
+const (
+	makeNot making = iota
+	makeUnsynced
+	makeDurable
+)
+
 // in runs fn with the private directory at p, which is not there: ENOENT.
-func (f *FS) in(p string, fn func(d mdfs.Dir) error) error { return f.dirs.with(p, false, fn) }
+func (f *FS) in(p string, fn func(d mdfs.Dir) error) error { return f.dirs.with(p, makeNot, fn) }
 
 // inMade is in for a directory that is made, durably, when it is not there.
-func (f *FS) inMade(p string, fn func(d mdfs.Dir) error) error { return f.dirs.with(p, true, fn) }
+func (f *FS) inMade(p string, fn func(d mdfs.Dir) error) error {
+	return f.dirs.with(p, makeDurable, fn)
+}
 
-func (c *dirs) with(p string, mk bool, fn func(d mdfs.Dir) error) error {
+// inUnsynced is inMade for names that are not made durable themselves.
+func (f *FS) inUnsynced(p string, fn func(d mdfs.Dir) error) error {
+	return f.dirs.with(p, makeUnsynced, fn)
+}
+
+func (c *dirs) with(p string, mk making, fn func(d mdfs.Dir) error) error {
 	for {
 		h, err := c.get(p, mk)
 		if err != nil {
@@ -81,11 +97,11 @@ func (c *dirs) removed(p string, h *heldDir) bool {
 }
 
 // get returns the directory at p and a reference to it.
-func (c *dirs) get(p string, mk bool) (*heldDir, error) {
+func (c *dirs) get(p string, mk making) (*heldDir, error) {
 	if p == "." {
 		return &heldDir{Dir: c.root, refs: 2, named: true}, nil
 	}
-	if h := c.find(p, mk); h != nil {
+	if h := c.find(p, mk == makeDurable); h != nil {
 		return h, nil
 	}
 	parent, err := c.get(path.Dir(p), mk)
@@ -104,17 +120,17 @@ func (c *dirs) get(p string, mk bool) (*heldDir, error) {
 		c.removed(p, old)
 		c.put(old)
 	}
-	return c.keep(p, d, mk), nil
+	return c.keep(p, d, mk == makeDurable), nil
 }
 
 // open opens or makes the directory. One that is there may have been made by
 // another node a moment ago: before this process relies on its name being
 // durable, the parent is synced once ([D]).
-func (c *dirs) open(parent mdfs.Dir, p string, mk bool) (mdfs.Dir, error) {
+func (c *dirs) open(parent mdfs.Dir, p string, mk making) (mdfs.Dir, error) {
 	name := path.Base(p)
 	d, err := parent.OpenDir(name)
 	made := false
-	if mk && errors.Is(err, syscall.ENOENT) {
+	if mk != makeNot && errors.Is(err, syscall.ENOENT) {
 		if err := ignore(mkdir(stepFan, parent, name, dirMode(p)), syscall.EEXIST); err != nil {
 			return nil, err
 		}
@@ -124,7 +140,7 @@ func (c *dirs) open(parent mdfs.Dir, p string, mk bool) (mdfs.Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	if mk && (made || !c.f.covers) {
+	if mk == makeDurable && (made || !c.f.covers) {
 		if err := syncDir(stepFan, parent); err != nil {
 			d.Close()
 			return nil, err

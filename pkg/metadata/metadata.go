@@ -96,6 +96,7 @@ type FS struct {
 	copied   bool    // the directory is a copy: nothing is destroyed
 	room     int     // bytes that users' xattrs may take; 0: no limit
 	beat     *heartbeat
+	ledgers  ledgers // what records of removals go into
 
 	randMu sync.Mutex // guards o.Rand
 
@@ -144,7 +145,7 @@ func (f *FS) XattrRoom() int { return f.room }
 
 // Close ends the heartbeat and drops the node record. Sessions must have ended.
 func (f *FS) Close() error {
-	err := f.beat.stop()
+	err := errors.Join(f.beat.stop(), f.endLedgers())
 	f.dirs.close()
 	return errors.Join(err, f.tree.Close())
 }

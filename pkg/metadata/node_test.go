@@ -190,6 +190,7 @@ func TestSweepPlacesHome(t *testing.T) {
 
 func (w *world) wantNothingDead() {
 	w.t.Helper()
+	w.must(w.endLedgers())
 	names, err := w.names(deadName, "")
 	w.must(err)
 	if len(names) != 1 { // versions

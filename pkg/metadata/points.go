@@ -43,6 +43,7 @@ var (
 	stepLeftover   = fault.New("metadata.end.leftover")
 	stepWorkGone   = fault.New("metadata.end.record")
 	stepRecord     = fault.New("metadata.record")
+	stepLedger     = fault.New("metadata.record.ledger")
 	stepRecordBack = fault.New("metadata.record.back")
 	stepUnlink     = fault.New("metadata.unlink")
 	stepRename     = fault.New("metadata.rename")

@@ -32,7 +32,8 @@ const dayFormat = "2006-01-02"
 
 // TrashRef names a record in trash/: trash/<Day>/<hh>/<Name>, hh being Name's
 // first two digits. Name is the file's id (or the content's, for a version; else
-// random), a dash and 16 random digits, so that each attempt has a record of its own.
+// random), a dash and 16 random digits, so that each attempt has a record of its
+// own; and where in the file it is, for those that share one.
 type TrashRef struct {
 	Day  string
 	Name string
@@ -91,6 +92,9 @@ func (f *FS) putTrash(r objfmt.Record, sync bool) (TrashRef, error) {
 	if err != nil {
 		return ref, err
 	}
+	if !sync && r.Kind == objfmt.RecordFile { // the others are marked while they are restored
+		return f.putShared(ref, b)
+	}
 	return ref, f.inMade(ref.dir(), func(d mdfs.Dir) error {
 		if err := writeFile(stepRecord, d, ref.Name, b, sync); err != nil || !sync {
 			return err
@@ -115,7 +119,16 @@ func (f *FS) hasTrash(ref TrashRef) (found bool, err error) {
 
 // readRecord reads and checks a record.
 func readRecord(d mdfs.Dir, name string) (objfmt.Record, error) {
-	b, err := readFile(d, name, objfmt.MaxRecord)
+	part, shared, err := objfmt.ParseRecordPart(name)
+	if err != nil {
+		return objfmt.Record{}, err
+	}
+	var b []byte
+	if shared {
+		b, err = readPart(d, name, part)
+	} else {
+		b, err = readFile(d, name, objfmt.MaxRecord)
+	}
 	if err != nil {
 		return objfmt.Record{}, err
 	}
@@ -124,6 +137,19 @@ func readRecord(d mdfs.Dir, name string) (objfmt.Record, error) {
 		return objfmt.Record{}, fmt.Errorf("%s: %w", name, err)
 	}
 	return r, nil
+}
+
+// readPart reads a record that shares its file; less than that, if a power failure
+// took the end of the file.
+func readPart(d mdfs.Dir, name string, p objfmt.RecordPart) ([]byte, error) {
+	fl, err := d.OpenFile(name, unix.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer fl.Close()
+	b := make([]byte, p.Len)
+	n, err := fl.ReadAt(b, p.Off)
+	return b[:n], ignore(err, io.EOF)
 }
 
 // eachEntry calls fn with every name in d that begins with prefix, until fn says

@@ -234,7 +234,13 @@ func hexID(id ID) string {
 
 func formatUint(n uint64) string { return strconv.FormatUint(n, 10) }
 
-func textTime(t time.Time) string { return fmt.Sprintf("%d.%09d", t.Unix(), t.Nanosecond()) }
+func textTime(t time.Time) string {
+	b := strconv.AppendInt(make([]byte, 0, 32), t.Unix(), 10)
+	at := len(b)
+	b = strconv.AppendInt(b, int64(1e9+t.Nanosecond()), 10) // ten digits: nine after the first
+	b[at] = '.'
+	return string(b)
+}
 
 // escape makes any bytes one printable line: bytes that are not printable ASCII,
 // and %, become %XX (upper-case).

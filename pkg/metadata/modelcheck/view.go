@@ -115,6 +115,14 @@ func (v *view) enter(d mdfs.Dir, e mdfs.Dirent, p string) error {
 		if err != nil {
 			return err
 		}
+		part, shared, err := objfmt.ParseRecordPart(e.Name)
+		if err != nil {
+			return err
+		}
+		if shared {
+			from := min(part.Off, int64(len(b)))
+			b = b[from:min(from+int64(part.Len), int64(len(b)))]
+		}
 		r, err := objfmt.ParseRecord(b)
 		if err != nil {
 			return nil // never durable, or torn: its name tells what it was
