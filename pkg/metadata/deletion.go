@@ -270,6 +270,9 @@ func (d *deletion) lost(b *batch) error {
 // begin gives the home the name that says so, if it has not got it. Another gc may
 // have moved it before the file was locked.
 func (d *deletion) begin(b *batch) (mine bool, err error) {
+	if b.f.o.Omit.Has(omit.BegunName) {
+		return true, nil
+	}
 	err = b.f.moveHome(stepDeadHome, d.file, deadName, begunPlace)
 	if !errors.Is(err, syscall.ENOENT) {
 		return err == nil, err
@@ -281,7 +284,11 @@ func (d *deletion) begin(b *batch) (mine bool, err error) {
 }
 
 func (f *FS) destroyFile(d *deletion) error {
-	dir, name := homePath(begunPlace, d.file)
+	place := begunPlace
+	if f.o.Omit.Has(omit.BegunName) {
+		place = deadName
+	}
+	dir, name := homePath(place, d.file)
 	if err := f.in(dir, func(dead mdfs.Dir) error { return remove(stepFile, dead, name) }); err != nil {
 		return err
 	}
