@@ -154,7 +154,7 @@ func (f *FS) leftover(dir, name string, before time.Time, yield func(Leftover, e
 			return err
 		}
 		l.Since = time.Unix(st.Ctim.Unix())
-		if top, _, _ := strings.Cut(dir, "/"); top != stagedName && !strings.HasPrefix(name, deadHome) {
+		if top, _, _ := strings.Cut(dir, "/"); top != stagedName && !strings.HasPrefix(name, deadHome) && !strings.HasPrefix(name, deadBegun) {
 			l.Record, _ = readRecord(d, name) // tables and notes are none
 		}
 		return nil
