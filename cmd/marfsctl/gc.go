@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/user"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -114,7 +113,6 @@ type gcRun struct {
 	*app
 	o         gcOptions
 	began     time.Time
-	host      string
 	collector *trash.Collector
 	progress  *progress // of the namespace in work; nil: a plan
 	result    gcResult
@@ -166,29 +164,24 @@ func (a *app) newGC(o gcOptions) (*gcRun, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &gcRun{app: a, o: o, began: time.Now(), host: host}
-	r.result = gcResult{Run: fmt.Sprintf("%s-%s-%d", r.began.UTC().Format(logTime), strings.ReplaceAll(host, "/", "_"), os.Getpid()),
-		Applied: o.apply, Namespaces: []gcNamespace{}}
-	c := trash.Options{Workers: o.workers, MaxEntries: o.maxEntries, MaxBytes: int64(o.maxBytes), From: startAt(r.result.Run), Progress: r.show}
+	r := &gcRun{app: a, o: o, began: time.Now(), result: gcResult{Applied: o.apply, Namespaces: []gcNamespace{}}}
+	c := trash.Options{Workers: o.workers, MaxEntries: o.maxEntries, MaxBytes: int64(o.maxBytes), From: startAt(host, os.Getpid())}
+	if o.apply {
+		c.Progress = r.show
+	}
 	if o.rate > 0 {
 		c.Limit = rate.NewLimiter(rate.Limit(o.rate), o.rate)
 	}
 	if o.maxTime > 0 {
 		c.Until = r.began.Add(o.maxTime.Std())
 	}
-	if !o.apply {
-		c.Progress = nil
-	}
 	r.collector = trash.NewCollector(c)
 	return r, nil
 }
 
-// logTime is how the names of logs begin, after "gc-".
-const logTime = "20060102T150405Z"
-
-// startAt spreads the collectors of several hosts over the fan-out directories.
-func startAt(run string) string {
-	sum := sha256.Sum256([]byte(run))
+// startAt spreads collectors that run at once over the fan-out directories.
+func startAt(host string, pid int) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", host, pid))
 	return hex.EncodeToString(sum[:1])
 }
 
@@ -245,7 +238,11 @@ func (r *gcRun) plan(ctx context.Context, g *config.Garbage) (gcNamespace, error
 
 func (r *gcRun) applyTo(ctx context.Context, g *config.Garbage) (n gcNamespace, err error) {
 	n.Name = g.Namespace
-	audit, closeLog := r.audit(ctx, g, &n)
+	audit, closeLog, err := r.audit(ctx, g, &n)
+	if err != nil {
+		return n, err
+	}
+	r.result.Run = audit.Run
 	defer func() { err = errors.Join(err, closeLog()) }()
 	report, err := r.collector.Collect(ctx, g.Trash, audit)
 	n.add(report)
@@ -282,45 +279,38 @@ func (r *gcRun) alive(ctx context.Context, g *config.Garbage) (metadata.Alive, e
 }
 
 // audit is the log of one namespace, in its metadata directory or where --log says.
-func (r *gcRun) audit(ctx context.Context, g *config.Garbage, n *gcNamespace) (*trash.Audit, func() error) {
-	var opened interface{ Close() error }
-	a := &trash.Audit{Run: r.result.Run, Host: r.host, User: userName(), Synced: r.o.log == ""}
-	a.Open = func() (trash.Sink, error) {
-		if r.o.log != "" {
-			f, err := os.OpenFile(r.o.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
-			if err != nil {
-				return nil, err
+func (r *gcRun) audit(ctx context.Context, g *config.Garbage, n *gcNamespace) (*trash.Audit, func() error, error) {
+	a, done, err := trash.NewAudit(ctx, g.Meta, r.began)
+	if err != nil || r.o.log == "" {
+		return a, func() error {
+			name, err := done()
+			if name != "" {
+				n.Log = "log/" + name
 			}
-			opened, n.Log = f, r.o.log
-			return f, nil
-		}
-		name := "gc-" + r.result.Run + ".jsonl"
-		l, err := g.Meta.CreateLog(ctx, name)
+			return err
+		}, err
+	}
+	var file *os.File
+	a.Synced = false
+	a.Open = func() (trash.Sink, error) {
+		file, err = os.OpenFile(r.o.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
 		if err != nil {
 			return nil, err
 		}
-		opened, n.Log = l, "log/"+name
-		return l, nil
+		return file, nil
 	}
 	return a, func() error {
-		if opened == nil {
+		if file == nil {
 			return nil
 		}
-		return opened.Close()
-	}
-}
-
-func userName() string {
-	id := strconv.Itoa(os.Geteuid())
-	if u, err := user.LookupId(id); err == nil {
-		return u.Username
-	}
-	return id
+		n.Log = r.o.log
+		return file.Close()
+	}, nil
 }
 
 // gcResult is the JSON of gc, but for the entries of --list, which come first.
 type gcResult struct {
-	Run        string        `json:"run"`
+	Run        string        `json:"run,omitempty"` // names it in the log; with Applied
 	Applied    bool          `json:"applied"`
 	Capped     bool          `json:"capped"`
 	Namespaces []gcNamespace `json:"namespaces"`

@@ -5,6 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -30,6 +35,39 @@ type Audit struct {
 
 	mu   sync.Mutex // guards what is below
 	sink Sink
+}
+
+// logTime is how runs, and the names of their logs after "gc-", begin.
+const logTime = "20060102T150405Z"
+
+// NewAudit makes the log of a run of this process that begins now, in log/ of a
+// metadata directory; elsewhere, if Open and Synced are changed. The file is made
+// for its first line. done closes it, and returns its name; "": there was none.
+func NewAudit(ctx context.Context, meta *metadata.FS, now time.Time) (a *Audit, done func() (name string, err error), err error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, nil, err
+	}
+	a = &Audit{Host: host, User: strconv.Itoa(os.Geteuid()), Synced: true,
+		Run: fmt.Sprintf("%s-%s-%d", now.UTC().Format(logTime), strings.ReplaceAll(host, "/", "_"), os.Getpid())}
+	if u, err := user.LookupId(a.User); err == nil {
+		a.User = u.Username
+	}
+	var l *metadata.Log
+	name := "gc-" + a.Run + ".jsonl"
+	a.Open = func() (Sink, error) {
+		l, err = meta.CreateLog(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		return l, nil
+	}
+	return a, func() (string, error) {
+		if l == nil {
+			return "", nil
+		}
+		return name, l.Close()
+	}, nil
 }
 
 // LogError means that the audit log cannot be written, so nothing is destroyed.
@@ -223,7 +261,7 @@ func objectsOf(ctx context.Context, t *Trash, s objfmt.Slot) ([]lineObject, erro
 
 // logName is how the names of logs in a metadata directory begin: the rest is where
 // and by which process.
-const logName = "gc-20060102T150405Z"
+const logName = "gc-" + logTime
 
 // PruneLogs removes logs of a metadata directory that were begun longer ago than
 // keep; 0: none. Other names are left alone.
