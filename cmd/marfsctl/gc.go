@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -204,7 +203,7 @@ func (r *gcRun) run(ctx context.Context, spaces []*config.Garbage) error {
 		}
 	}
 	r.result.Capped = r.collector.Capped()
-	return errors.Join(errors.Join(failures...), ctx.Err(), r.print())
+	return errors.Join(errors.Join(failures...), ctx.Err(), r.print(len(failures) > 0 || ctx.Err() != nil))
 }
 
 func (r *gcRun) namespace(ctx context.Context, g *config.Garbage) (gcNamespace, error) {
@@ -427,9 +426,9 @@ func (r *gcRun) listEntry(namespace string, c trash.Candidate) error {
 	return err
 }
 
-func (r *gcRun) print() error {
+func (r *gcRun) print(failed bool) error {
 	if !r.json {
-		return r.table()
+		return r.table(failed)
 	}
 	if !r.o.list {
 		return r.app.print(r.result)
@@ -449,7 +448,7 @@ var words = map[string]string{
 	string(trash.WhatAbandoned): "unfinished writes",
 }
 
-func (r *gcRun) table() error {
+func (r *gcRun) table(failed bool) error {
 	if r.listed || r.o.list {
 		fmt.Fprintln(r.out)
 	}
@@ -474,12 +473,14 @@ func (r *gcRun) table() error {
 			fmt.Fprintf(r.out, "%s: log: %s\n", n.Name, n.Log)
 		}
 	}
-	word := "destroyed"
-	if !r.o.apply {
-		word = "this is what would go; marfsctl gc --apply destroys it"
-	}
-	if r.result.Capped {
-		word = cmp.Or(map[bool]string{true: "ended by a cap; run again for the rest"}[r.o.apply], word)
+	word := "this is what would go; marfsctl gc --apply destroys it"
+	switch {
+	case r.o.apply && r.result.Capped:
+		word = "ended by a cap; run again for the rest"
+	case r.o.apply && failed:
+		word = "not all of it was destroyed"
+	case r.o.apply:
+		word = "destroyed"
 	}
 	fmt.Fprintln(r.out, word)
 	return nil

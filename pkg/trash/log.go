@@ -33,16 +33,17 @@ type Audit struct {
 	Synced          bool                 // the sink is on the metadata filesystem: the sync before destruction covers it
 	Clock           func() time.Time     // nil: time.Now
 
-	mu   sync.Mutex // guards what is below
-	sink Sink
+	mu    sync.Mutex // guards what is below
+	sink  Sink
+	lines int // that tell of something
 }
 
 // logTime is how runs, and the names of their logs after "gc-", begin.
 const logTime = "20060102T150405Z"
 
 // NewAudit makes the log of a run of this process that begins now, in log/ of a
-// metadata directory; elsewhere, if Open and Synced are changed. The file is made
-// for its first line. done closes it, and returns its name; "": there was none.
+// metadata directory; elsewhere, if Open and Synced are changed. done closes it, and
+// returns its name; "": there is none, since nothing was to be told.
 func NewAudit(ctx context.Context, meta *metadata.FS, now time.Time) (a *Audit, done func() (name string, err error), err error) {
 	host, err := os.Hostname()
 	if err != nil {
@@ -66,7 +67,11 @@ func NewAudit(ctx context.Context, meta *metadata.FS, now time.Time) (a *Audit, 
 		if l == nil {
 			return "", nil
 		}
-		return name, l.Close()
+		err := l.Close()
+		if a.lines == 0 {
+			return "", errors.Join(err, meta.RemoveLog(context.WithoutCancel(ctx), name))
+		}
+		return name, err
 	}, nil
 }
 
@@ -90,7 +95,7 @@ type line struct {
 	Host      string       `json:"host"`
 	User      string       `json:"user"`
 	Namespace string       `json:"namespace"`
-	Event     string       `json:"event"` // destroy, recover or failed
+	Event     string       `json:"event"` // begin, destroy, recover or failed
 	Why       Why          `json:"why,omitempty"`
 	Kind      string       `json:"kind,omitempty"` // of the record
 	Path      string       `json:"path,omitempty"`
@@ -98,7 +103,7 @@ type line struct {
 	File      string       `json:"file,omitempty"`
 	Contents  []string     `json:"contents,omitempty"`
 	Objects   []lineObject `json:"objects,omitempty"`
-	Size      int64        `json:"size"` // bytes of content
+	Size      int64        `json:"size,omitempty"` // bytes of content
 	Owner     *uint32      `json:"owner,omitempty"`
 	Group     *uint32      `json:"group,omitempty"`
 	When      *time.Time   `json:"deleted,omitempty"`
@@ -150,7 +155,22 @@ func (a *Audit) write(namespace string, durable bool, lines ...line) error {
 	if err := a.append(b.Bytes(), durable); err != nil {
 		return &LogError{err}
 	}
+	if lines[0].Event != "begin" {
+		a.lines += len(lines)
+	}
 	return nil
+}
+
+// begin makes sure that the log can be written, before anything is taken that would
+// have to be given back.
+func (a *Audit) begin(namespace string) error {
+	a.mu.Lock()
+	begun := a.sink != nil
+	a.mu.Unlock()
+	if begun {
+		return nil
+	}
+	return a.write(namespace, false, line{Event: "begin"})
 }
 
 func (a *Audit) append(b []byte, durable bool) (err error) {
