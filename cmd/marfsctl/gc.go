@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/user"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -114,7 +112,6 @@ type gcRun struct {
 	*app
 	o         gcOptions
 	began     time.Time
-	host      string
 	collector *trash.Collector
 	progress  *progress // of the namespace in work; nil: a plan
 	result    gcResult
@@ -166,29 +163,24 @@ func (a *app) newGC(o gcOptions) (*gcRun, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &gcRun{app: a, o: o, began: time.Now(), host: host}
-	r.result = gcResult{Run: fmt.Sprintf("%s-%s-%d", r.began.UTC().Format(logTime), strings.ReplaceAll(host, "/", "_"), os.Getpid()),
-		Applied: o.apply, Namespaces: []gcNamespace{}}
-	c := trash.Options{Workers: o.workers, MaxEntries: o.maxEntries, MaxBytes: int64(o.maxBytes), From: startAt(r.result.Run), Progress: r.show}
+	r := &gcRun{app: a, o: o, began: time.Now(), result: gcResult{Applied: o.apply, Namespaces: []gcNamespace{}}}
+	c := trash.Options{Workers: o.workers, MaxEntries: o.maxEntries, MaxBytes: int64(o.maxBytes), From: startAt(host, os.Getpid())}
+	if o.apply {
+		c.Progress = r.show
+	}
 	if o.rate > 0 {
 		c.Limit = rate.NewLimiter(rate.Limit(o.rate), o.rate)
 	}
 	if o.maxTime > 0 {
 		c.Until = r.began.Add(o.maxTime.Std())
 	}
-	if !o.apply {
-		c.Progress = nil
-	}
 	r.collector = trash.NewCollector(c)
 	return r, nil
 }
 
-// logTime is how the names of logs begin, after "gc-".
-const logTime = "20060102T150405Z"
-
-// startAt spreads the collectors of several hosts over the fan-out directories.
-func startAt(run string) string {
-	sum := sha256.Sum256([]byte(run))
+// startAt spreads collectors that run at once over the fan-out directories.
+func startAt(host string, pid int) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", host, pid))
 	return hex.EncodeToString(sum[:1])
 }
 
@@ -211,7 +203,7 @@ func (r *gcRun) run(ctx context.Context, spaces []*config.Garbage) error {
 		}
 	}
 	r.result.Capped = r.collector.Capped()
-	return errors.Join(errors.Join(failures...), ctx.Err(), r.print())
+	return errors.Join(errors.Join(failures...), ctx.Err(), r.print(len(failures) > 0 || ctx.Err() != nil))
 }
 
 func (r *gcRun) namespace(ctx context.Context, g *config.Garbage) (gcNamespace, error) {
@@ -245,7 +237,11 @@ func (r *gcRun) plan(ctx context.Context, g *config.Garbage) (gcNamespace, error
 
 func (r *gcRun) applyTo(ctx context.Context, g *config.Garbage) (n gcNamespace, err error) {
 	n.Name = g.Namespace
-	audit, closeLog := r.audit(ctx, g, &n)
+	audit, closeLog, err := r.audit(ctx, g, &n)
+	if err != nil {
+		return n, err
+	}
+	r.result.Run = audit.Run
 	defer func() { err = errors.Join(err, closeLog()) }()
 	report, err := r.collector.Collect(ctx, g.Trash, audit)
 	n.add(report)
@@ -282,45 +278,38 @@ func (r *gcRun) alive(ctx context.Context, g *config.Garbage) (metadata.Alive, e
 }
 
 // audit is the log of one namespace, in its metadata directory or where --log says.
-func (r *gcRun) audit(ctx context.Context, g *config.Garbage, n *gcNamespace) (*trash.Audit, func() error) {
-	var opened interface{ Close() error }
-	a := &trash.Audit{Run: r.result.Run, Host: r.host, User: userName(), Synced: r.o.log == ""}
-	a.Open = func() (trash.Sink, error) {
-		if r.o.log != "" {
-			f, err := os.OpenFile(r.o.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
-			if err != nil {
-				return nil, err
+func (r *gcRun) audit(ctx context.Context, g *config.Garbage, n *gcNamespace) (*trash.Audit, func() error, error) {
+	a, done, err := trash.NewAudit(ctx, g.Meta, r.began)
+	if err != nil || r.o.log == "" {
+		return a, func() error {
+			name, err := done()
+			if name != "" {
+				n.Log = "log/" + name
 			}
-			opened, n.Log = f, r.o.log
-			return f, nil
-		}
-		name := "gc-" + r.result.Run + ".jsonl"
-		l, err := g.Meta.CreateLog(ctx, name)
+			return err
+		}, err
+	}
+	var file *os.File
+	a.Synced = false
+	a.Open = func() (trash.Sink, error) {
+		file, err = os.OpenFile(r.o.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
 		if err != nil {
 			return nil, err
 		}
-		opened, n.Log = l, "log/"+name
-		return l, nil
+		return file, nil
 	}
 	return a, func() error {
-		if opened == nil {
+		if file == nil {
 			return nil
 		}
-		return opened.Close()
-	}
-}
-
-func userName() string {
-	id := strconv.Itoa(os.Geteuid())
-	if u, err := user.LookupId(id); err == nil {
-		return u.Username
-	}
-	return id
+		n.Log = r.o.log
+		return file.Close()
+	}, nil
 }
 
 // gcResult is the JSON of gc, but for the entries of --list, which come first.
 type gcResult struct {
-	Run        string        `json:"run"`
+	Run        string        `json:"run,omitempty"` // names it in the log; with Applied
 	Applied    bool          `json:"applied"`
 	Capped     bool          `json:"capped"`
 	Namespaces []gcNamespace `json:"namespaces"`
@@ -437,9 +426,9 @@ func (r *gcRun) listEntry(namespace string, c trash.Candidate) error {
 	return err
 }
 
-func (r *gcRun) print() error {
+func (r *gcRun) print(failed bool) error {
 	if !r.json {
-		return r.table()
+		return r.table(failed)
 	}
 	if !r.o.list {
 		return r.app.print(r.result)
@@ -459,7 +448,7 @@ var words = map[string]string{
 	string(trash.WhatAbandoned): "unfinished writes",
 }
 
-func (r *gcRun) table() error {
+func (r *gcRun) table(failed bool) error {
 	if r.listed || r.o.list {
 		fmt.Fprintln(r.out)
 	}
@@ -484,12 +473,14 @@ func (r *gcRun) table() error {
 			fmt.Fprintf(r.out, "%s: log: %s\n", n.Name, n.Log)
 		}
 	}
-	word := "destroyed"
-	if !r.o.apply {
-		word = "this is what would go; marfsctl gc --apply destroys it"
-	}
-	if r.result.Capped {
-		word = cmp.Or(map[bool]string{true: "ended by a cap; run again for the rest"}[r.o.apply], word)
+	word := "this is what would go; marfsctl gc --apply destroys it"
+	switch {
+	case r.o.apply && r.result.Capped:
+		word = "ended by a cap; run again for the rest"
+	case r.o.apply && failed:
+		word = "not all of it was destroyed"
+	case r.o.apply:
+		word = "destroyed"
 	}
 	fmt.Fprintln(r.out, word)
 	return nil

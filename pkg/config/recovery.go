@@ -17,6 +17,7 @@ import (
 	"marfs/pkg/metadata"
 	"marfs/pkg/objfmt"
 	"marfs/pkg/objstore"
+	"marfs/pkg/trash"
 )
 
 const (
@@ -32,11 +33,12 @@ const (
 // recovery finishes or abandons what dead processes have left in a namespace:
 // those of this host at once, others when their heartbeats have stopped.
 type recovery struct {
-	meta  *metadata.FS
-	log   *slog.Logger
-	watch *metadata.Watch
-	due   time.Time // when to recover though nobody has died
-	swept time.Time
+	namespace string
+	meta      *metadata.FS
+	log       *slog.Logger
+	watch     *metadata.Watch
+	due       time.Time // when to recover though nobody has died
+	swept     time.Time
 }
 
 // startRecovery watches every namespace until the System closes.
@@ -44,7 +46,7 @@ func (s *System) startRecovery(log *slog.Logger) {
 	ctx, stop := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	for _, n := range s.Namespaces {
-		r := &recovery{meta: n.Meta, log: log.With("namespace", n.Name), watch: metadata.NewWatch(deadAfter), swept: time.Now()}
+		r := &recovery{namespace: n.Name, meta: n.Meta, log: log.With("namespace", n.Name), watch: metadata.NewWatch(deadAfter), swept: time.Now()}
 		done.Go(func() { r.run(ctx) })
 	}
 	done.Go(func() { s.cleanStores(ctx, log) })
@@ -117,7 +119,7 @@ func (r *recovery) pass(ctx context.Context, now time.Time) error {
 	}
 	if now.Sub(r.swept) >= sweepEvery {
 		r.swept = now
-		err = errors.Join(err, r.meta.Sweep(ctx, now, r.doomed)) // no younger than the grace time
+		err = errors.Join(err, r.sweep(ctx, now))
 	}
 	return err
 }
@@ -133,14 +135,22 @@ func (r *recovery) look(ctx context.Context, now time.Time) ([]metadata.Node, me
 	return nodes, func(n metadata.Node) bool { return lives(n) && !gone(n.Name) }, nil
 }
 
-// doomed logs what a sweep is about to destroy: a gc had decided it and was killed.
-// Only the report of the gc says so for what it destroyed itself.
-func (r *recovery) doomed(list []metadata.Doom) error {
-	for _, d := range list {
-		r.log.Info("destroying what a gc that was killed had begun with", "kind", d.Record.Kind, "path", d.Record.Path,
-			"file", d.Record.File, "content", d.Record.Content, "bytes", d.Size, "uid", d.UID)
+// sweep ends what has been put aside for longer than the grace time. What it
+// destroys of that a gc had begun with, and was killed; it is written down as gc does.
+func (r *recovery) sweep(ctx context.Context, now time.Time) error {
+	audit, done, err := trash.NewAudit(ctx, r.meta, now)
+	if err != nil {
+		return err
 	}
-	return nil
+	t := &trash.Trash{Namespace: r.namespace, Meta: r.meta}
+	err = r.meta.Sweep(ctx, now, func(list []metadata.Doom) error {
+		return audit.Doomed(ctx, t, list, func(time.Time) trash.Why { return trash.WhyAbandoned })
+	})
+	name, e := done()
+	if name != "" {
+		r.log.Info("destroyed what a gc that was killed had begun with", "log", "log/"+name)
+	}
+	return errors.Join(err, e)
 }
 
 // nodeName names this process among all that work on a namespace at once:

@@ -355,6 +355,11 @@ func (k *collection) expire(ctx, work context.Context, l limits, refs []metadata
 		k.leave(len(refs))
 		return
 	}
+	if err := k.audit.begin(k.trash.Namespace); err != nil {
+		k.failed(err)
+		k.leave(len(refs))
+		return
+	}
 	day := refs[0].Day
 	var bytes int64
 	done, err := k.trash.Meta.Expire(work, refs, l.before(day), func(list []metadata.Doom) error {

@@ -5,6 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -28,8 +33,46 @@ type Audit struct {
 	Synced          bool                 // the sink is on the metadata filesystem: the sync before destruction covers it
 	Clock           func() time.Time     // nil: time.Now
 
-	mu   sync.Mutex // guards what is below
-	sink Sink
+	mu    sync.Mutex // guards what is below
+	sink  Sink
+	lines int // that tell of something
+}
+
+// logTime is how runs, and the names of their logs after "gc-", begin.
+const logTime = "20060102T150405Z"
+
+// NewAudit makes the log of a run of this process that begins now, in log/ of a
+// metadata directory; elsewhere, if Open and Synced are changed. done closes it, and
+// returns its name; "": there is none, since nothing was to be told.
+func NewAudit(ctx context.Context, meta *metadata.FS, now time.Time) (a *Audit, done func() (name string, err error), err error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, nil, err
+	}
+	a = &Audit{Host: host, User: strconv.Itoa(os.Geteuid()), Synced: true,
+		Run: fmt.Sprintf("%s-%s-%d", now.UTC().Format(logTime), strings.ReplaceAll(host, "/", "_"), os.Getpid())}
+	if u, err := user.LookupId(a.User); err == nil {
+		a.User = u.Username
+	}
+	var l *metadata.Log
+	name := "gc-" + a.Run + ".jsonl"
+	a.Open = func() (Sink, error) {
+		l, err = meta.CreateLog(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		return l, nil
+	}
+	return a, func() (string, error) {
+		if l == nil {
+			return "", nil
+		}
+		err := l.Close()
+		if a.lines == 0 {
+			return "", errors.Join(err, meta.RemoveLog(context.WithoutCancel(ctx), name))
+		}
+		return name, err
+	}, nil
 }
 
 // LogError means that the audit log cannot be written, so nothing is destroyed.
@@ -52,7 +95,7 @@ type line struct {
 	Host      string       `json:"host"`
 	User      string       `json:"user"`
 	Namespace string       `json:"namespace"`
-	Event     string       `json:"event"` // destroy, recover or failed
+	Event     string       `json:"event"` // begin, destroy, recover or failed
 	Why       Why          `json:"why,omitempty"`
 	Kind      string       `json:"kind,omitempty"` // of the record
 	Path      string       `json:"path,omitempty"`
@@ -60,7 +103,7 @@ type line struct {
 	File      string       `json:"file,omitempty"`
 	Contents  []string     `json:"contents,omitempty"`
 	Objects   []lineObject `json:"objects,omitempty"`
-	Size      int64        `json:"size"` // bytes of content
+	Size      int64        `json:"size,omitempty"` // bytes of content
 	Owner     *uint32      `json:"owner,omitempty"`
 	Group     *uint32      `json:"group,omitempty"`
 	When      *time.Time   `json:"deleted,omitempty"`
@@ -112,7 +155,22 @@ func (a *Audit) write(namespace string, durable bool, lines ...line) error {
 	if err := a.append(b.Bytes(), durable); err != nil {
 		return &LogError{err}
 	}
+	if lines[0].Event != "begin" {
+		a.lines += len(lines)
+	}
 	return nil
+}
+
+// begin makes sure that the log can be written, before anything is taken that would
+// have to be given back.
+func (a *Audit) begin(namespace string) error {
+	a.mu.Lock()
+	begun := a.sink != nil
+	a.mu.Unlock()
+	if begun {
+		return nil
+	}
+	return a.write(namespace, false, line{Event: "begin"})
 }
 
 func (a *Audit) append(b []byte, durable bool) (err error) {
@@ -223,7 +281,7 @@ func objectsOf(ctx context.Context, t *Trash, s objfmt.Slot) ([]lineObject, erro
 
 // logName is how the names of logs in a metadata directory begin: the rest is where
 // and by which process.
-const logName = "gc-20060102T150405Z"
+const logName = "gc-" + logTime
 
 // PruneLogs removes logs of a metadata directory that were begun longer ago than
 // keep; 0: none. Other names are left alone.
