@@ -219,13 +219,13 @@ func TestVersions(t *testing.T) {
 		t.Fatal("second content")
 	}
 	c.want(nil, 0, args("restore", "--through-mount", "--version", v, name), "restored")
-	wantContent(t, name, first)
 	if fi, err := f.Stat(); err != nil || fi.Size() != 200_000 {
 		t.Errorf("size %d, %v", fi.Size(), err)
 	}
 	if n, _ := f.ReadAt(buf, 0); !bytes.Equal(buf[:n], first) {
 		t.Errorf("an open reader has %d bytes, others than were restored", n)
 	}
+	wantContent(t, name, first)
 	c.want(nil, 0, []string{"versions", name}, "68.4 KiB")
 }
 
