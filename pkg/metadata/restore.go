@@ -107,14 +107,7 @@ func (f *FS) Restored(dir mdfs.Dir, rs ...*Removal) error {
 	if len(rs) == 0 {
 		return nil
 	}
-	err := syncDir(stepRestore, dir)
-	if errors.Is(err, syscall.EACCES) { // fsync needs to read it, and the daemon is nobody special
-		err = syncAll(stepRestore, f.md)
-	}
-	for _, r := range rs {
-		err = errors.Join(err, r.endScratch())
-	}
-	if err != nil {
+	if err := f.syncRestored(dir); err != nil {
 		return err // what it made is known by its mark, or by its links: recovery ends it
 	}
 	return f.in(workName+"/"+f.o.Node, func(d mdfs.Dir) error {
@@ -125,6 +118,23 @@ func (f *FS) Restored(dir mdfs.Dir, rs ...*Removal) error {
 		}
 		return nil
 	})
+}
+
+func (f *FS) syncRestored(dir mdfs.Dir) error {
+	err := syncDir(stepRestore, dir)
+	if errors.Is(err, syscall.EACCES) { // fsync needs to read it, and the daemon is nobody special
+		err = syncAll(stepRestore, f.md)
+	}
+	return err
+}
+
+// syncMade makes the name of a directory durable where the fsync of what is in it
+// does not [d]: what will be restored in it loses its record.
+func (f *FS) syncMade(dir mdfs.Dir) error {
+	if f.covers {
+		return nil
+	}
+	return f.syncRestored(dir)
 }
 
 // Back gives up: the record goes back to where it was taken from, for another
@@ -159,7 +169,10 @@ func (r *Removal) Put(ctx context.Context, who Who, dir mdfs.Dir, name string) e
 	if err := r.make(who); err != nil {
 		return err
 	}
-	return r.f.moveFree(who, r.scratch, scratchName, dir, name)
+	if err := r.f.moveFree(who, r.scratch, scratchName, dir, name); err != nil {
+		return err
+	}
+	return r.endScratch()
 }
 
 // Replace is Put for a name that is taken: what is there gets a record of its own,
@@ -168,7 +181,10 @@ func (r *Removal) Replace(ctx context.Context, who Who, dir mdfs.Dir, name, path
 	if err := r.make(who); err != nil {
 		return err
 	}
-	return r.f.replace(ctx, who, r.scratch, scratchName, dir, name, path)
+	if err := r.f.replace(ctx, who, r.scratch, scratchName, dir, name, path); err != nil {
+		return err
+	}
+	return r.endScratch()
 }
 
 // relink gives a deleted file a name again. A gc that has the home in dead/ by
@@ -293,7 +309,11 @@ func (r *Removal) MakeDir(who Who, dir mdfs.Dir, name string) (mdfs.Dir, error) 
 		d.Close()
 		return nil, err
 	}
-	return d, r.endScratch()
+	if err := errors.Join(r.f.syncMade(dir), r.endScratch()); err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
 }
 
 // FinishDir gives the directory that MakeDir or Made returned the attributes that
@@ -306,7 +326,10 @@ func (r *Removal) FinishDir(who Who, d mdfs.Dir) error {
 // MakeParent makes name in dir, a directory above something that is restored and of
 // which there is no record. EEXIST: it is there.
 func (f *FS) MakeParent(who Who, dir mdfs.Dir, name string) error {
-	return f.md.As(who.Cred, func() error { return mkdir(stepRestore, dir, name, 0o700) })
+	if err := f.md.As(who.Cred, func() error { return mkdir(stepRestore, dir, name, 0o700) }); err != nil {
+		return err
+	}
+	return f.syncMade(dir)
 }
 
 // A record is marked with the inode that was made by it, before that appears in the

@@ -144,9 +144,6 @@ func (x *restorer) enterRemoved(top *level, it item) {
 	next := &level{target: it.target, path: join(top.path, base(it.target)), err: top.err}
 	e, err := x.t.get(x.ctx, x.who, it.id)
 	e.ID = it.id
-	if next.err == nil && len(x.levels) > maxDepth {
-		next.err = pathError(next.path, fmt.Errorf("more than %d directories deep: %w", maxDepth, syscall.ENAMETOOLONG))
-	}
 	if next.err == nil {
 		next.err = err
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"marfs/pkg/mdfs"
+	"marfs/pkg/metadata"
 	"marfs/pkg/objfmt"
 )
 
@@ -75,7 +76,10 @@ func (p *plan) sort() {
 		if c := comparePaths(a.target, b.target); c != 0 {
 			return c
 		}
-		return map[bool]int{true: -1, false: 1}[newer(a, b)]
+		if newer(a, b) {
+			return -1
+		}
+		return 1
 	})
 }
 
@@ -132,8 +136,17 @@ func (r *Restoration) place(e *Entry) (string, error) {
 	if !validPath(p) {
 		return "", fmt.Errorf("path %.100q: %w", p, syscall.EINVAL)
 	}
-	return r.target(p), nil
+	p = r.target(p)
+	if strings.Count(p, "/") > maxDepth {
+		return "", errDeep
+	}
+	if r.Refuse != nil {
+		return p, r.Refuse(p)
+	}
+	return p, nil
 }
+
+var errDeep = fmt.Errorf("more than %d directories deep; restore it to another place: %w", maxDepth, syscall.ENAMETOOLONG)
 
 // validPath tells whether p leads down from the namespace's root by plain names.
 func validPath(p string) bool {
@@ -302,7 +315,7 @@ func (t *Trash) parents(ctx context.Context, who mdfs.Cred, p *plan) error {
 			above[dir] = true
 		}
 	}
-	s := &scan{t: t, who: who, day: func(string) bool { return true },
+	s := &scan{t: t, who: who, day: func(day string) bool { return day != metadata.PurgedDay },
 		record: func(r *objfmt.Record) bool { return r.Kind == objfmt.RecordDir && above[r.Path] },
 		entry:  func(*Entry) bool { return true },
 	}

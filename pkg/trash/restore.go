@@ -3,7 +3,6 @@ package trash
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"iter"
 	"strings"
@@ -156,9 +155,6 @@ func join(dir, name string) string {
 // restore restores one item in its directory.
 func (x *restorer) restore(it item) {
 	l := x.enter(parent(it.target))
-	if l.err == nil && x.r.Refuse != nil {
-		l = x.refused(l, it)
-	}
 	if it.kind == objfmt.RecordDir {
 		x.enterRemoved(l, it)
 		return
@@ -183,14 +179,6 @@ func (x *restorer) restore(it item) {
 	}
 }
 
-// refused gives a level in which nothing can be made when the caller does not want it.
-func (x *restorer) refused(l *level, it item) *level {
-	if err := x.r.Refuse(join(l.path, base(it.target))); err != nil {
-		return &level{target: l.target, path: l.path, err: err}
-	}
-	return l
-}
-
 // enter goes to a directory, up and down, making what is missing.
 func (x *restorer) enter(target string) *level {
 	for {
@@ -211,9 +199,6 @@ func (x *restorer) enter(target string) *level {
 // down enters a directory that was not chosen itself.
 func (x *restorer) down(top *level, name string) {
 	next := &level{target: join(top.target, name), path: join(top.path, name), err: top.err}
-	if next.err == nil && len(x.levels) > maxDepth {
-		next.err = pathError(next.path, fmt.Errorf("more than %d directories deep: %w", maxDepth, syscall.ENAMETOOLONG))
-	}
 	if next.err == nil {
 		next.dir, next.err = x.open(top, name)
 	}

@@ -52,6 +52,14 @@ func newWorldIn(t testing.TB, root string) *world {
 	w.o = metadata.Options{Namespace: "test", Node: "node1", Objects: noObjects{}, SkipTest: true,
 		Clock: func() time.Time { w.clock = w.clock.Add(time.Millisecond); return w.clock }}
 	w.Trash = w.node("node1")
+	t.Cleanup(func() { // what else keeps who is not root from removing it
+		_ = filepath.WalkDir(root, func(p string, e fs.DirEntry, _ error) error {
+			if e != nil && e.IsDir() {
+				return os.Chmod(p, 0o700)
+			}
+			return nil
+		})
+	})
 	if isRoot() {
 		w.must(w.Meta.Tree().Chmod(".", 0o777))
 	}
@@ -190,8 +198,8 @@ func (w *world) rewrite(c mdfs.Cred, path, text string) {
 	})
 }
 
-// remove is rm -r, as a user, that gives directories the time back that they had
-// before they were emptied: it is what their records hold.
+// remove is chmod -R u+rwx and rm -r, as a user, that gives directories the mode and
+// the time back that they had before they were emptied: those are what their records hold.
 func (w *world) remove(c mdfs.Cred, path string) {
 	w.t.Helper()
 	w.in(path, func(d mdfs.Dir, name string) error { return w.removeIn(c, d, path) })
@@ -205,6 +213,9 @@ func (w *world) removeIn(c mdfs.Cred, d mdfs.Dir, path string) error {
 	}
 	if st.Mode&syscall.S_IFMT != syscall.S_IFDIR {
 		return w.Meta.Unlink(ctx, who(c, path), d, name)
+	}
+	if err := d.Chmod(name, st.Mode|0o700); err != nil {
+		return err
 	}
 	sub, err := d.OpenDir(name)
 	if err != nil {
@@ -220,6 +231,9 @@ func (w *world) removeIn(c mdfs.Cred, d mdfs.Dir, path string) error {
 		if err := w.removeIn(c, sub, path+"/"+ent.Name); err != nil {
 			return err
 		}
+	}
+	if err := d.Chmod(name, st.Mode&0o7777); err != nil {
+		return err
 	}
 	if err := d.Lchtimes(name, mdfs.TimeSet{Omit: true}, mdfs.TimeSet{Time: time.Unix(st.Mtim.Unix())}); err != nil {
 		return err

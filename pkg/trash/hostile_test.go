@@ -1,0 +1,208 @@
+package trash
+
+import (
+	"errors"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"marfs/pkg/mdfs"
+	"marfs/pkg/objfmt"
+)
+
+// A symlink on the way is never followed: not above what is restored, nor in the
+// place of what was a directory.
+func TestRestorePastSymlinks(t *testing.T) {
+	w := newWorld(t)
+	u := user()
+	w.mkdir(u, "target", 0o777)
+	w.mkdir(u, "d", 0o755)
+	w.file(u, "d/f", "text")
+	f := Filter{Match: "f"}
+	w.remove(u, "d")
+	w.as(u, "d", func(d mdfs.Dir, name string) error { return d.Symlink("target", name) })
+	_, errs := w.restore(me, Restoration{IDs: []ID{w.only(u, f).ID}})
+	wantErrno(t, errors.Join(errs...), syscall.ENOTDIR)
+	if !strings.Contains(errs[0].Error(), "restore d:") {
+		t.Errorf("the error does not name the component: %v", errs[0])
+	}
+	_, errs = w.restore(me, Restoration{Filter: Filter{Under: "target"}, To: "d"})
+	wantErrno(t, errors.Join(errs...), syscall.ENOTDIR)
+	w.mustRestore(me, Restoration{Filter: Filter{Under: "d"}}, "d.~1~", "d.~1~/f")
+	if len(w.tree("target")) != 1 {
+		t.Error(w.tree("target"))
+	}
+	w.wantNothingTaken()
+}
+
+// A user restores nothing where the user could make nothing.
+func TestRestoreWithTheCallersRights(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	w.mkdir(bob, "shared", 0o777)
+	w.file(alice, "shared/f", "text")
+	w.mkdir(alice, "shared/d", 0o755)
+	w.as(alice, "shared/l", func(d mdfs.Dir, name string) error { return d.Symlink("x", name) })
+	for _, p := range []string{"f", "d", "l"} {
+		w.remove(alice, "shared/"+p)
+	}
+	for _, mode := range []uint32{0o755, 0o700} {
+		w.as(bob, "shared", func(d mdfs.Dir, name string) error { return d.Chmod(name, mode) })
+		paths, errs := w.restore(alice, Restoration{})
+		if len(paths) > 0 || len(errs) != 3 {
+			t.Fatalf("mode %o: restored %q, %v", mode, paths, errs)
+		}
+		for _, err := range errs {
+			wantErrno(t, err, syscall.EACCES)
+		}
+		_, errs = w.restore(alice, Restoration{Force: true, To: "shared"})
+		for _, err := range errs {
+			wantErrno(t, err, syscall.EACCES)
+		}
+	}
+	w.wantList(alice, Filter{}, "shared/d/", "shared/f", "shared/l")
+	w.wantNothingTaken()
+	// What is alice's directory does not let bob put things there.
+	w.mustRestore(me, Restoration{}, "shared/d", "shared/f", "shared/l")
+	if s := w.tree("shared")["d"]; !strings.HasPrefix(s, "40755 4242:4242") {
+		t.Error(s)
+	}
+}
+
+// Of several who restore one entry, one wins.
+func TestRestoreAtOnce(t *testing.T) {
+	w := newWorld(t)
+	u := user()
+	w.as(u, "l", func(d mdfs.Dir, name string) error { return d.Symlink("x", name) })
+	w.mkdir(u, "d", 0o755)
+	w.file(u, "f", "text")
+	for _, name := range []string{"l", "d", "f"} {
+		for range 20 {
+			w.remove(u, name)
+			id := w.only(u, Filter{}).ID
+			nodes := []*Trash{w.Trash, w.Trash, w.Trash}
+			errs := make([]error, len(nodes))
+			var wg sync.WaitGroup
+			for i, n := range nodes {
+				wg.Go(func() {
+					_, e := restoreBy(n, u, Restoration{IDs: []ID{id}})
+					errs[i] = errors.Join(e...)
+				})
+			}
+			wg.Wait()
+			won := 0
+			for _, err := range errs {
+				if err == nil {
+					won++
+				} else {
+					wantErrno(t, err, syscall.ENOENT)
+				}
+			}
+			if won != 1 {
+				t.Fatalf("%s: %d won: %v", name, won, errs)
+			}
+		}
+	}
+	w.wantNothingTaken()
+}
+
+// A tree that is restored by several at once is whole.
+func TestRestoreTreeAtOnce(t *testing.T) {
+	w := newWorld(t)
+	w.plant(me, "d")
+	before := w.tree("d")
+	w.removeAll("d")
+	other := w.node("node2")
+	var wg sync.WaitGroup
+	for _, n := range []*Trash{w.Trash, other} {
+		wg.Go(func() { restoreBy(n, me, Restoration{Filter: Filter{Under: "d"}}) })
+	}
+	wg.Wait()
+	w.restore(me, Restoration{Filter: Filter{Under: "d"}})
+	have := w.tree("d")
+	for p := range before {
+		if _, ok := have[p]; !ok {
+			t.Errorf("%s is missing", p)
+		}
+	}
+	w.wantNothingTaken()
+}
+
+func TestRestoreStopped(t *testing.T) {
+	w := newWorld(t)
+	w.plant(me, "d")
+	before := w.tree("d")
+	w.removeAll("d")
+	for range 2 {
+		for range w.Restore(ctx, me, Restoration{Filter: Filter{Under: "d"}}) {
+			break
+		}
+		w.wantNothingTaken()
+	}
+	w.restore(me, Restoration{Filter: Filter{Under: "d"}})
+	w.wantTree("d", before)
+}
+
+// Bytes of users bound nothing but what they ask for.
+func TestRestoreBounds(t *testing.T) {
+	p := &plan{dirs: map[string]item{}}
+	path := strings.Repeat("p", objfmt.MaxPath)
+	var err error
+	for n := 0; err == nil; n++ {
+		if err = p.add(item{target: path}); n > maxRestorePaths/len(path)+1 {
+			t.Fatal("paths without end")
+		}
+	}
+	wantErrno(t, err, syscall.E2BIG)
+
+	w := newWorld(t)
+	u := user()
+	deep := strings.Repeat("d/", maxDepth+10) + "f"
+	w.trashRecord(u, objfmt.Record{Kind: objfmt.RecordSymlink, Target: "x", Path: deep})
+	for _, bad := range []string{"../x", "a/../../x", "/x", "a//x", ".", "a/\x00"} {
+		w.trashRecord(u, objfmt.Record{Kind: objfmt.RecordSymlink, Target: "x", Path: bad})
+	}
+	paths, errs := w.restore(u, Restoration{})
+	if len(paths) > 0 || len(errs) != 7 {
+		t.Fatalf("restored %q, %v", paths, errs)
+	}
+	for _, err := range errs {
+		if !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.ENAMETOOLONG) {
+			t.Error(err)
+		}
+	}
+	if have := w.tree(""); len(have) > 1 {
+		t.Errorf("%d entries", len(have))
+	}
+	w.wantNothingTaken()
+}
+
+// trashRecord puts a record into trash.
+func (w *world) trashRecord(c mdfs.Cred, r objfmt.Record) {
+	w.t.Helper()
+	r.When, r.UID, r.GID, r.MTime = w.clock, c.UID, c.GID, time.Unix(1e9, 0)
+	w.writeRecord(objfmt.NewID(), r)
+}
+
+func TestNumbered(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		n    int
+		want string
+	}{{"f", 0, "f"}, {"f", 1, "f.~1~"}, {"f.~1~", 2, "f.~1~.~2~"}, {strings.Repeat("n", 255), 10, strings.Repeat("n", 250) + ".~10~"}} {
+		if have := numbered(tt.name, tt.n); have != tt.want {
+			t.Errorf("%q", have)
+		}
+	}
+}
+
+func TestComparePaths(t *testing.T) {
+	paths := []string{"a", "a/b", "a/b/c", "a/b.", "a/b0", "a!", "a\x01", "b"}
+	for i, p := range paths[:len(paths)-3] {
+		if comparePaths(p, paths[i+1]) >= 0 || comparePaths(paths[i+1], p) <= 0 {
+			t.Errorf("%q, %q", p, paths[i+1])
+		}
+	}
+}
