@@ -58,7 +58,7 @@ func (a *app) trashList(ctx context.Context, r *reached, s *selection, paths []s
 	if err != nil {
 		return err
 	}
-	table := &rows{w: a.out, cfg: r.cfg, long: long, names: names{}}
+	table := &rows{w: a.out, cfg: r.cfg, long: long, purged: s.purged, names: names{}}
 	sum, err := a.tell(r, each(ctx, queries, r.List), "list", table.entry)
 	if err != nil || a.json {
 		return err

@@ -181,7 +181,7 @@ func hintOf(err error) string {
 		hint string
 	}{
 		{syscall.EACCES, "you need the right to make names in the directory where it goes; --to names another"},
-		{syscall.EPERM, "the namespace's permissions for this front end do not allow it: its administrator can, or change them"},
+		{syscall.EPERM, "it takes the owner of the file or root, and the namespace's permissions for this front end"},
 		{syscall.EBUSY, "somebody is writing it: try again when it is closed"},
 		{syscall.ESHUTDOWN, "the mount is ending: run it again when it is back"},
 		{syscall.ETIMEDOUT, "nobody read the answer for a long time: run it again"},

@@ -110,11 +110,12 @@ func (n names) of(uid uint32) string {
 
 // rows prints entries as they come, so its columns have fixed widths.
 type rows struct {
-	w     io.Writer
-	cfg   *config.Config
-	long  bool
-	names names
-	begun bool
+	w      io.Writer
+	cfg    *config.Config
+	long   bool // with ids
+	purged bool // there may be purged ones
+	names  names
+	begun  bool
 }
 
 func (r *rows) entry(e *control.Entry) {
@@ -130,9 +131,13 @@ func (r *rows) entry(e *control.Entry) {
 }
 
 func (r *rows) row(when, size, kind, owner, by, why, id, path string) {
-	fmt.Fprintf(r.w, "%-19s  %10s  %-7s  %-8s  %-8s  %-9s  ", when, size, kind, owner, by, why)
+	width := len("version")
+	if r.purged {
+		width = len("version, purged")
+	}
+	fmt.Fprintf(r.w, "%-19s  %10s  %-*s  %-8s  %-8s  %-9s  ", when, size, width, kind, owner, by, why)
 	if r.long {
-		fmt.Fprintf(r.w, "%-50s  ", id)
+		fmt.Fprintf(r.w, "%-70s  ", id)
 	}
 	fmt.Fprintln(r.w, path)
 }

@@ -501,3 +501,14 @@ func FuzzRequest(f *testing.F) {
 		}
 	})
 }
+
+func TestMountsThatAreNotAsked(t *testing.T) {
+	for dir, want := range map[string]string{"/proc": "no MarFS but proc", t.TempDir(): "nothing is mounted there", "/nonexistent": "no such file"} {
+		for _, err := range Mounted(dir).List(t.Context(), namespace.TrashQuery{Path: "/"}) {
+			var a advised
+			if !errors.As(err, &a) || !strings.Contains(err.Error(), want) || !strings.Contains(a.hint, "mount it") {
+				t.Errorf("%s: got %v", dir, err)
+			}
+		}
+	}
+}

@@ -144,10 +144,10 @@ func (n *Session) Write(p []byte) (int, error) {
 	defer n.mu.Unlock()
 	at := bytes.IndexByte(p, '\n')
 	switch {
-	case n.ctx.Err() != nil:
-		return 0, n.cause()
 	case n.full || at >= 0 && at != len(p)-1:
 		return 0, syscall.EINVAL
+	case n.ctx.Err() != nil:
+		return 0, n.cause()
 	case len(n.line)+len(p) > MaxRequest:
 		return 0, syscall.EMSGSIZE
 	}

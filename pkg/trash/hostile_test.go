@@ -16,7 +16,7 @@ import (
 // place of what was a directory.
 func TestRestorePastSymlinks(t *testing.T) {
 	w := newWorld(t)
-	u := user()
+	u := someone()
 	w.mkdir(u, "target", 0o777)
 	w.mkdir(u, "d", 0o755)
 	w.file(u, "d/f", "text")
@@ -92,7 +92,7 @@ func TestRestoreNeedsToPass(t *testing.T) {
 // Of several who restore one entry, one wins.
 func TestRestoreAtOnce(t *testing.T) {
 	w := newWorld(t)
-	u := user()
+	u := someone()
 	w.as(u, "l", func(d mdfs.Dir, name string) error { return d.Symlink("x", name) })
 	w.mkdir(u, "d", 0o755)
 	w.file(u, "f", "text")
@@ -176,7 +176,7 @@ func TestRestoreBounds(t *testing.T) {
 	wantErrno(t, err, syscall.E2BIG)
 
 	w := newWorld(t)
-	u := user()
+	u := someone()
 	deep := strings.Repeat("d/", maxDepth+10) + "f"
 	w.trashRecord(u, objfmt.Record{Kind: objfmt.RecordSymlink, Target: "x", Path: deep})
 	for _, bad := range []string{"../x", "a/../../x", "/x", "a//x", ".", "a/\x00"} {

@@ -78,7 +78,7 @@ func TestOwnerIsThatOfTheInode(t *testing.T) {
 
 func TestFilter(t *testing.T) {
 	w := newWorld(t)
-	u := user()
+	u := someone()
 	w.mkdir(u, "a", 0o755)
 	w.mkdir(u, "a/b", 0o755)
 	w.file(u, "a/b/x.c", "12345")
@@ -135,7 +135,7 @@ func TestPatternsAreBounded(t *testing.T) {
 
 func TestListLeavesOutWhatIsNotInTrash(t *testing.T) {
 	w := newWorld(t)
-	u := user()
+	u := someone()
 	gone := w.file(u, "gone", "1")
 	w.file(u, "f", "first")
 	w.rewrite(u, "f", "second")
@@ -183,7 +183,7 @@ func TestListLeavesOutWhatIsNotInTrash(t *testing.T) {
 // A version whose record was made anew, as its content moved, is one version.
 func TestVersionsAreListedOnce(t *testing.T) {
 	w := newWorld(t)
-	u := user()
+	u := someone()
 	id := w.file(u, "f", "1")
 	for i := range 5 {
 		w.rewrite(u, "f", fmt.Sprint(i))
@@ -214,7 +214,7 @@ func TestVersionsAreListedOnce(t *testing.T) {
 // A record whose bytes a power failure has taken counts by its name.
 func TestTornRecord(t *testing.T) {
 	w := newWorld(t)
-	u := user()
+	u := someone()
 	id := w.file(u, "f", "text")
 	w.remove(u, "f")
 	e := w.only(u, Filter{})
@@ -236,7 +236,7 @@ func TestTornRecord(t *testing.T) {
 
 func TestPurge(t *testing.T) {
 	w := newWorld(t)
-	u := user()
+	u := someone()
 	for _, p := range []string{"a", "b", "c"} {
 		w.file(u, p, p)
 		w.remove(u, p)
@@ -268,7 +268,7 @@ func TestListManyOfOthers(t *testing.T) {
 		n = 3000
 	}
 	w := newWorld(t)
-	u := user()
+	u := someone()
 	w.file(u, "mine", "1")
 	w.remove(u, "mine")
 	w.manyRecords(n, 99)

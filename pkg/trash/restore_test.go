@@ -79,7 +79,7 @@ func TestRestoreTree(t *testing.T) {
 		for _, f := range []Filter{{Under: "d"}, {}, {Since: time.Now().Add(-time.Hour)}} {
 			t.Run(fmt.Sprint(name, f.Under), func(t *testing.T) {
 				w := newWorld(t)
-				w.plant(user(), "d")
+				w.plant(someone(), "d")
 				before := w.tree("d")
 				w.removeAll("d")
 				plan, errs := w.restore(c, Restoration{Filter: f, DryRun: true})
@@ -104,7 +104,7 @@ func (w *world) removeAll(path string) {
 
 func TestRestoreTo(t *testing.T) {
 	w := newWorld(t)
-	u := user()
+	u := someone()
 	w.mkdir(u, "p", 0o755)
 	w.plant(u, "p/d")
 	before := w.tree("p/d")
@@ -127,7 +127,7 @@ func TestRestoreTo(t *testing.T) {
 // of one path the newest.
 func TestRestoreLastLife(t *testing.T) {
 	w := newWorld(t)
-	u := user()
+	u := someone()
 	for i, names := range [][]string{{"old", "both"}, {"both", "new"}} {
 		w.mkdir(u, "d", 0o755)
 		for _, n := range names {
@@ -147,7 +147,7 @@ func TestRestoreLastLife(t *testing.T) {
 
 func TestRestoreMergesAndNumbers(t *testing.T) {
 	w := newWorld(t)
-	u := user()
+	u := someone()
 	w.mkdir(u, "d", 0o755)
 	w.file(u, "d/f", "old")
 	w.file(u, "d/g", "g")
@@ -167,7 +167,7 @@ func TestRestoreMergesAndNumbers(t *testing.T) {
 // A directory whose name is taken by a file gets a number, and what was in it follows.
 func TestRestoreNumberedTree(t *testing.T) {
 	w := newWorld(t)
-	u := user()
+	u := someone()
 	w.plant(u, "d")
 	before := w.tree("d")
 	w.removeAll("d")
@@ -178,7 +178,7 @@ func TestRestoreNumberedTree(t *testing.T) {
 
 func TestRestoreForce(t *testing.T) {
 	w := newWorld(t)
-	u := user()
+	u := someone()
 	w.file(u, "f", "old")
 	w.file(u, "e", "for a directory")
 	w.mkdir(u, "d", 0o755)
@@ -207,7 +207,7 @@ func TestRestoreForce(t *testing.T) {
 func TestRestoreByIDs(t *testing.T) {
 	for _, force := range []bool{false, true} {
 		w := newWorld(t)
-		u := user()
+		u := someone()
 		var ids []ID
 		for i := range 3 {
 			w.file(u, "f", fmt.Sprint(i))
@@ -234,7 +234,7 @@ func TestRestoreByIDs(t *testing.T) {
 
 func TestRestoreMissingParents(t *testing.T) {
 	w := newWorld(t)
-	u := user()
+	u := someone()
 	w.mkdir(u, "a", 0o751)
 	w.mkdir(u, "a/b", 0o715)
 	w.file(u, "a/b/f", "text")
@@ -260,7 +260,7 @@ func TestRestoreMissingParents(t *testing.T) {
 // A name comes back to a file that has another one only with its directory.
 func TestRestoreLinks(t *testing.T) {
 	w := newWorld(t)
-	u := user()
+	u := someone()
 	w.mkdir(u, "d", 0o755)
 	w.file(u, "d/f", "text")
 	w.in("d/f", func(d mdfs.Dir, name string) error {
@@ -395,7 +395,7 @@ func TestRestoreMany(t *testing.T) {
 		n = 500
 	}
 	w := newWorld(t)
-	u := user()
+	u := someone()
 	w.mkdir(u, "d", 0o755)
 	for i := range n {
 		if i%100 == 0 {

@@ -102,15 +102,15 @@ func wantErrno(t testing.TB, err error, want syscall.Errno) {
 	}
 }
 
-// me is the user of the tests, and user another one for root.
+// me is the user of the tests, and someone another one for root.
 var (
 	me    = mdfs.Cred{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
 	alice = mdfs.Cred{UID: 4242, GID: 4242, Groups: []uint32{4300}}
 	bob   = mdfs.Cred{UID: 4343, GID: 4343}
 )
 
-// user is alice for root, else me.
-func user() mdfs.Cred {
+// someone is alice for root, else me.
+func someone() mdfs.Cred {
 	if isRoot() {
 		return alice
 	}
@@ -381,7 +381,7 @@ func (w *world) wantTree(path string, want map[string]string) {
 // wantNothingTaken: no record is in anybody's hands, nothing is half made.
 func (w *world) wantNothingTaken() {
 	w.t.Helper()
-	for _, pattern := range []string{"work/*/*", "dead/t.*"} {
+	for _, pattern := range []string{"work/*/*", "dead/t.*-*"} {
 		if left, _ := filepath.Glob(filepath.Join(w.root, pattern)); len(left) > 0 {
 			w.t.Errorf("left: %v", left)
 		}
