@@ -262,6 +262,7 @@ func TestExpireGivesBack(t *testing.T) {
 				if w.store.len() != objects {
 					t.Errorf("%d objects, were %d", w.store.len(), objects)
 				}
+				w.must(w.endLedgers())
 				if problems := w.audit(); len(problems) > 0 {
 					t.Errorf("%q", problems)
 				}

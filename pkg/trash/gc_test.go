@@ -523,6 +523,7 @@ func TestGCTwoAtOnce(t *testing.T) {
 	if refs := w.refs(); len(refs) != 0 {
 		t.Errorf("%d records are left", len(refs))
 	}
+	w.must(w.Meta.Close()) // it holds a file for the records of more removals
 	if names := w.names("dead"); len(names) != 0 {
 		t.Errorf("in dead/: %v", names)
 	}
