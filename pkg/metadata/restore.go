@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -102,6 +103,31 @@ func (f *FS) ReadRemoval(ctx context.Context, ref TrashRef) (objfmt.Record, erro
 		return objfmt.Record{}, err
 	}
 	return f.recordAt(ref.dir(), ref.Name, ref.Name)
+}
+
+// ReadOwned is [FS.ReadTrash] for who looks for the records of one owner among many:
+// of a removal of another's it says so after a glance at the bytes, unchecked.
+func (f *FS) ReadOwned(ctx context.Context, ref TrashRef, uid uint32) (r objfmt.Record, others bool, err error) {
+	if err := errors.Join(ctx.Err(), ref.Valid()); err != nil {
+		return r, false, err
+	}
+	var b []byte
+	err = f.in(ref.dir(), func(d mdfs.Dir) (err error) {
+		b, err = readFile(d, ref.Name, objfmt.MaxRecord)
+		return err
+	})
+	if err != nil {
+		return r, false, err
+	}
+	_, line, found := bytes.Cut(b, []byte("\nowner=")) // values hold no newline
+	owner, _, _ := bytes.Cut(line, []byte(":"))
+	if found && string(owner) != strconv.FormatUint(uint64(uid), 10) {
+		return r, true, nil
+	}
+	if r, err = objfmt.ParseRecord(b); err != nil {
+		err = fmt.Errorf("%s: %w", ref.Name, err)
+	}
+	return r, false, err
 }
 
 // place is the directory where the record is while it is taken.

@@ -429,3 +429,34 @@ func TestRestoreVersionAsUser(t *testing.T) {
 }
 
 var omitted = mdfs.TimeSet{Omit: true}
+
+// What is read from trash is left alone by gc, though its time has come.
+func TestOpenTrashOutlivesGC(t *testing.T) {
+	w := newWorld(t)
+	f := w.node("a")
+	d := dir(t, f, "/proj")
+	want := random(1, stripe)
+	put(t, d, "f", want)
+	unlink(t, f, "/proj/f")
+	id := onlyID(t, f, namespace.TrashQuery{Path: "/"})
+	o, err := f.OpenTrash(ctx, me, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := w.gc(); n != 0 {
+		t.Errorf("%d destroyed while it is read", n)
+	}
+	have, err := io.ReadAll(io.NewSectionReader(contentReader{o}, 0, o.Size()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "deleted file", have, want)
+	if err := o.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := w.gc(); n != 1 {
+		t.Errorf("%d destroyed, want the file", n)
+	}
+	_, err = f.OpenTrash(ctx, me, id)
+	wantErrno(t, "after gc", err, syscall.ENOENT)
+}

@@ -123,8 +123,10 @@ func (s *scan) readAll(ctx context.Context, refs []metadata.TrashRef, yield func
 
 // read looks at one record, cheapest first: most are another's.
 func (s *scan) read(ctx context.Context, ref metadata.TrashRef) (x found) {
-	r, err := s.t.record(ctx, ref)
+	r, others, err := s.readRecord(ctx, ref)
 	switch {
+	case others:
+		return x
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.EINVAL): // taken meanwhile; no record's name
 		return x
 	case err != nil:
@@ -150,6 +152,22 @@ func (s *scan) read(ctx context.Context, ref metadata.TrashRef) (x found) {
 	return x
 }
 
+// readRecord reads a record; others: it is not worth more, being another's.
+func (s *scan) readRecord(ctx context.Context, ref metadata.TrashRef) (r record, others bool, err error) {
+	if s.who.UID != 0 && s.see == nil {
+		r.Record, others, err = s.t.Meta.ReadOwned(ctx, ref, s.who.UID)
+		if !torn(err) {
+			return r, others, err
+		}
+	}
+	r, err = s.t.record(ctx, ref)
+	return r, false, err
+}
+
+func torn(err error) bool {
+	return errors.Is(err, objfmt.ErrFormat) || errors.Is(err, objfmt.ErrChecksum)
+}
+
 // all: root sees everything, and so does the user of an unprivileged daemon, to whom
 // everything belongs.
 func all(who mdfs.Cred) bool { return who.UID == 0 || who.UID == uint32(os.Geteuid()) }
@@ -166,7 +184,7 @@ type record struct {
 
 func (t *Trash) record(ctx context.Context, ref metadata.TrashRef) (r record, err error) {
 	r.Record, err = t.Meta.ReadTrash(ctx, ref)
-	if errors.Is(err, objfmt.ErrFormat) || errors.Is(err, objfmt.ErrChecksum) {
+	if torn(err) {
 		r.torn = true
 		r.Record, err = t.Meta.ReadRemoval(ctx, ref)
 	}
