@@ -203,7 +203,10 @@ func (r *gcRun) run(ctx context.Context, spaces []*config.Garbage) error {
 		}
 	}
 	r.result.Capped = r.collector.Capped()
-	return errors.Join(errors.Join(failures...), ctx.Err(), r.print(len(failures) > 0 || ctx.Err() != nil))
+	if ctx.Err() != nil {
+		failures = append(failures, errors.New("gc was ended before its end"))
+	}
+	return errors.Join(errors.Join(failures...), r.print(len(failures) > 0))
 }
 
 func (r *gcRun) namespace(ctx context.Context, g *config.Garbage) (gcNamespace, error) {
@@ -320,7 +323,7 @@ type gcNamespace struct {
 	Rows     []gcRow     `json:"rows"`
 	Dropped  int64       `json:"dropped"` // records of what lives or was gone, which went alone
 	Kept     int64       `json:"kept"`    // records that were looked at and stay
-	Left     int64       `json:"left"`    // because of a cap or an interrupt; at most
+	Left     int64       `json:"left"`    // because of a cap; at most
 	Failed   int64       `json:"failed"`
 	Failures []gcFailure `json:"failures"`
 	Log      string      `json:"log,omitempty"` // below the metadata directory, or --log

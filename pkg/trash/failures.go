@@ -59,7 +59,7 @@ func (f *Failures) merge(other Failures) {
 func cause(err error) string {
 	for {
 		next := errors.Unwrap(err)
-		if several, ok := err.(interface{ Unwrap() []error }); ok && len(several.Unwrap()) > 0 { //nolint:errorlint // one layer at a time
+		if several, ok := err.(interface{ Unwrap() []error }); ok && len(several.Unwrap()) > 0 {
 			next = several.Unwrap()[0]
 		}
 		if next == nil {
@@ -74,7 +74,7 @@ func flat(err error) []error {
 	if err == nil {
 		return nil
 	}
-	several, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // one layer at a time
+	several, ok := err.(interface{ Unwrap() []error })
 	if !ok || errors.Join(several.Unwrap()...).Error() != err.Error() {
 		return []error{err}
 	}

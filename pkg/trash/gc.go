@@ -82,7 +82,7 @@ type Report struct {
 	Rows     []Row // of what was destroyed, failures included
 	Dropped  int64 // records of what lives or is gone, which went alone
 	Kept     int64 // records that were looked at and stay: too young after all, needed, held open, or another's
-	Left     int64 // records that a cap or an interrupt left; at most that many would go
+	Left     int64 // records that a cap left; at most that many would go
 	Failures Failures
 }
 
@@ -256,7 +256,10 @@ func (k *collection) handOut(ctx context.Context, l limits, places []string, lan
 	}
 	purged := false
 	for ref, err := range k.refs(ctx, places) {
-		if k.over(ctx) {
+		if ctx.Err() != nil || k.broken() {
+			return
+		}
+		if k.capped {
 			k.leave(1)
 			continue
 		}
@@ -279,11 +282,11 @@ func (k *collection) handOut(ctx context.Context, l limits, places []string, lan
 	k.flush(ctx, lanes)
 }
 
-// over tells whether nothing more is to be handed out.
-func (k *collection) over(ctx context.Context) bool {
+// broken tells whether nothing more may be destroyed.
+func (k *collection) broken() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.fatal != nil || ctx.Err() != nil || k.capped
+	return k.fatal != nil
 }
 
 // chosen decides whether a record is handed out. Only caps make it read what
@@ -336,28 +339,21 @@ func (k *collection) send(ctx context.Context, l *lane) {
 	refs := l.refs
 	l.refs = nil
 	if k.o.Limit != nil && k.o.Limit.WaitN(ctx, n) != nil {
-		k.leave(n)
 		return
 	}
 	select {
 	case l.ch <- refs:
 	case <-ctx.Done():
-		k.leave(n)
 	}
 }
 
 // expire destroys one batch.
 func (k *collection) expire(ctx, work context.Context, l limits, refs []metadata.TrashRef) {
-	k.mu.Lock()
-	fatal := k.fatal
-	k.mu.Unlock()
-	if fatal != nil || ctx.Err() != nil {
-		k.leave(len(refs))
+	if ctx.Err() != nil || k.broken() {
 		return
 	}
 	if err := k.audit.begin(k.trash.Namespace); err != nil {
 		k.failed(err)
-		k.leave(len(refs))
 		return
 	}
 	day := refs[0].Day

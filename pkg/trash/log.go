@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/user"
+	account "os/user"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,7 +51,7 @@ func NewAudit(ctx context.Context, meta *metadata.FS, now time.Time) (a *Audit, 
 	}
 	a = &Audit{Host: host, User: strconv.Itoa(os.Geteuid()), Synced: true,
 		Run: fmt.Sprintf("%s-%s-%d", now.UTC().Format(logTime), strings.ReplaceAll(host, "/", "_"), os.Getpid())}
-	if u, err := user.LookupId(a.User); err == nil {
+	if u, err := account.LookupId(a.User); err == nil {
 		a.User = u.Username
 	}
 	var l *metadata.Log
