@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -62,7 +63,7 @@ mount, whether or not it is mounted on this node.`)
 	root.PersistentFlags().StringVarP(&a.configFile, "config", "c", "", "configuration `FILE`")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print results as JSON, for scripts")
 	root.SetUsageTemplate(root.UsageTemplate() + "{{with .Annotations.exits}}\nExit codes:\n{{.}}\n{{end}}")
-	root.AddCommand(a.configCmd(), a.initCmd(), a.statCmd(), a.statusCmd(), a.trashCmd(), a.versionCmd(), a.versionsCmd())
+	root.AddCommand(a.configCmd(), a.gcCmd(), a.initCmd(), a.statCmd(), a.statusCmd(), a.trashCmd(), a.versionCmd(), a.versionsCmd())
 	root.Version = version.String()
 	root.SetVersionTemplate(build().String())
 	return root
@@ -136,6 +137,15 @@ func (a *app) print(v any) error {
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
+}
+
+// oneLine is print for one value on one line.
+func oneLine(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return bytes.TrimSpace(b.Bytes()), err
 }
 
 // exits says in a verb's help which codes it returns.

@@ -23,7 +23,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("CONFIGS", root+"/../../configs")
 			return err
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exitsWith},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exitsWith, "removed": removesFiles},
 	})
 }
 

@@ -186,7 +186,7 @@ func (k *checker) namespace(key string, n *Namespace, paths map[string]string) {
 			"keep grace above the longest time a reader holds a file open")
 	}
 	if n.Trash.Keep < n.Trash.Grace {
-		k.warn(key+".trash.keep", n.Trash.Keep, fmt.Sprintf("is below trash.grace (%v): what is deleted is kept for grace", n.Trash.Grace), "")
+		k.warn(key+".trash.keep", n.Trash.Keep, fmt.Sprintf("is below trash.grace (%v), which is the floor: what is deleted is kept for grace", n.Trash.Grace), "")
 	}
 	if b := n.Repack.BelowLive; b < 0 || b >= 1 {
 		k.complain(key+".repack.below_live", b, "must be from 0 to below 1", "0.5 rewrites a pack when half of it is dead")
@@ -389,8 +389,6 @@ var notYet = []struct {
 	{"pack", nil, "each small file is an object of its own"},
 	{"repack", func(n *Namespace) bool { return n.Repack.BelowLive != 0 }, "nothing is packed"},
 	{"update_in_place", func(n *Namespace) bool { return n.UpdateInPlace }, "existing content cannot be changed, only written anew"},
-	{"trash.keep", nil, "what is deleted is kept for good"},
-	{"trash.max_bytes", func(n *Namespace) bool { return n.Trash.MaxBytes != 0 }, "what is deleted is kept for good"},
 }
 
 // inert warns of keys of features that do not exist yet, once for each: a quota

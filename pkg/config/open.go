@@ -65,7 +65,7 @@ func Open(ctx context.Context, cfg *Config, front FrontEnd, log *slog.Logger) (*
 	s := &System{config: cfg, frontEnd: front, Repos: map[string]*repo.Repo{}, damage: newDamageNotes(log)}
 	err := s.openRepos(ctx, log)
 	if err == nil {
-		err = s.openNamespaces(ctx, log)
+		err = s.openNamespaces(ctx, log, false)
 	}
 	if err == nil {
 		err = s.openTree(log)
@@ -76,6 +76,16 @@ func Open(ctx context.Context, cfg *Config, front FrontEnd, log *slog.Logger) (*
 	s.damage.start(s.Namespaces)
 	if front == Interactive {
 		s.startRecovery(log)
+	}
+	return s, nil
+}
+
+// OpenMetadata opens the metadata directories alone, and changes nothing there: for
+// what only looks. FS is nil, and there are no repos.
+func OpenMetadata(ctx context.Context, cfg *Config, log *slog.Logger) (*System, error) {
+	s := &System{config: cfg, frontEnd: Batch, damage: newDamageNotes(log)}
+	if err := s.openNamespaces(ctx, log, true); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
@@ -208,7 +218,7 @@ func (s *System) repoConfig(ps *pods, log *slog.Logger) repo.Config {
 	return c
 }
 
-func (s *System) openNamespaces(ctx context.Context, log *slog.Logger) error {
+func (s *System) openNamespaces(ctx context.Context, log *slog.Logger, look bool) error {
 	node, err := nodeName(s.frontEnd)
 	if err != nil {
 		return err
@@ -227,6 +237,7 @@ func (s *System) openNamespaces(ctx context.Context, log *slog.Logger) error {
 			Objects:     objects{n.Name, s.Repos},
 			Distributed: n.Shared,
 			Heartbeat:   heartbeat,
+			LookOnly:    look,
 		})
 		s.Namespaces = append(s.Namespaces, o)
 		if err != nil {

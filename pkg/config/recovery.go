@@ -105,13 +105,10 @@ func (r *recovery) run(ctx context.Context) {
 // outlive the heartbeat that led here, and every sweepEvery: a session of this
 // process leaves its record when the file was deleted while it was written.
 func (r *recovery) pass(ctx context.Context, now time.Time) error {
-	nodes, err := r.meta.Nodes(ctx)
+	nodes, alive, err := r.look(ctx, now)
 	if err != nil {
-		return fmt.Errorf("read heartbeats: %w", err)
+		return err
 	}
-	r.watch.Look(nodes, now)
-	lives := r.watch.Alive(now)
-	alive := func(n metadata.Node) bool { return lives(n) && !gone(n.Name) }
 	if !now.Before(r.due) || slices.ContainsFunc(nodes, func(n metadata.Node) bool { return !alive(n) }) {
 		err = r.meta.Recover(ctx, alive)
 		if r.due = now.Add(sweepEvery); err != nil {
@@ -120,9 +117,30 @@ func (r *recovery) pass(ctx context.Context, now time.Time) error {
 	}
 	if now.Sub(r.swept) >= sweepEvery {
 		r.swept = now
-		err = errors.Join(err, r.meta.Sweep(ctx, now)) // no younger than the grace time
+		err = errors.Join(err, r.meta.Sweep(ctx, now, r.doomed)) // no younger than the grace time
 	}
 	return err
+}
+
+// look reads the heartbeats and tells who lives, as far as is known by now.
+func (r *recovery) look(ctx context.Context, now time.Time) ([]metadata.Node, metadata.Alive, error) {
+	nodes, err := r.meta.Nodes(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read heartbeats: %w", err)
+	}
+	r.watch.Look(nodes, now)
+	lives := r.watch.Alive(now)
+	return nodes, func(n metadata.Node) bool { return lives(n) && !gone(n.Name) }, nil
+}
+
+// doomed logs what a sweep is about to destroy: a gc had decided it and was killed.
+// Only the report of the gc says so for what it destroyed itself.
+func (r *recovery) doomed(list []metadata.Doom) error {
+	for _, d := range list {
+		r.log.Info("destroying what a gc that was killed had begun with", "kind", d.Record.Kind, "path", d.Record.Path,
+			"file", d.Record.File, "content", d.Record.Content, "bytes", d.Size, "uid", d.UID)
+	}
+	return nil
 }
 
 // nodeName names this process among all that work on a namespace at once:
@@ -155,14 +173,20 @@ func pidSpace() (string, error) {
 
 // gone reports whether a node was a process of this host that is no more.
 func gone(node string) bool {
+	pid, here := pidHere(node)
+	return here && errors.Is(unix.Kill(pid, 0), unix.ESRCH)
+}
+
+// pidHere is the process that a node is or was, if it is one of this host.
+func pidHere(node string) (pid int, here bool) {
 	parts := strings.Split(node, ".")
 	if len(parts) < 5 {
-		return false
+		return 0, false
 	}
-	pid, where := parts[len(parts)-3], parts[len(parts)-2]
+	text, where := parts[len(parts)-3], parts[len(parts)-2]
 	if mine, err := pidSpace(); err != nil || where != mine {
-		return false
+		return 0, false
 	}
-	n, err := strconv.Atoi(pid)
-	return err == nil && n > 0 && errors.Is(unix.Kill(n, 0), unix.ESRCH)
+	pid, err := strconv.Atoi(text)
+	return pid, err == nil && pid > 0
 }

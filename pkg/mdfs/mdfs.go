@@ -118,6 +118,12 @@ type File interface {
 	Chmod(mode uint32) error
 	Chown(uid, gid int) error
 	Chtimes(atime, mtime TimeSet) error
+	// Flock is flock(2) without waiting: LOCK_SH, LOCK_EX or LOCK_UN of package
+	// unix; LOCK_NB is added. EWOULDBLOCK: another File of the inode has a lock that
+	// is in the way; EINVAL: how is none of the three. A lock belongs to this File
+	// and goes with its Close, or the process; taking the other kind changes it, and
+	// may lose it when that fails. ENOSYS, EOPNOTSUPP or ENOLCK: the filesystem has none.
+	Flock(how int) error
 	// Sync makes the file's data and its inode (xattrs included) durable.
 	Sync() error
 	FileXattrs

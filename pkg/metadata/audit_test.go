@@ -39,7 +39,7 @@ func (w *world) audit() (problems []string) {
 		}
 		return true
 	})
-	for _, dir := range []string{openPacks, takenName, deadName} {
+	for _, dir := range []string{openPacks, deadName} {
 		names, err := w.names(dir, "")
 		w.must(err)
 		for _, n := range names {
@@ -48,6 +48,7 @@ func (w *world) audit() (problems []string) {
 			}
 		}
 	}
+	w.eachFan(ctx, takenName, func(name string, _ error) bool { note("%s/%s is left", takenName, name); return true })
 	w.eachFan(ctx, workName, func(name string, _ error) bool { note("work record %s is left", name); return true })
 	return problems
 }

@@ -2,9 +2,15 @@ package metadata
 
 import (
 	"fmt"
+	"slices"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"marfs/pkg/mdfs"
 	"marfs/pkg/objfmt"
 )
 
@@ -78,4 +84,106 @@ func BenchmarkUnlink(b *testing.B) {
 	for i := range b.N {
 		w.must(w.Unlink(ctx, me(benchName(i)), w.Tree(), benchName(i)))
 	}
+}
+
+// fakeCommit gives a file a content in an object without the cost of fsync.
+func (w *world) fakeCommit(fl *File) objfmt.Slot {
+	top, _, err := fl.newest()
+	w.must(err)
+	r := ref(w.newObjectID(), 0, 100)
+	w.store.put(r)
+	top.State, top.Session, top.Size = objfmt.Final, objfmt.ID{}, 100
+	top.Content, top.Source = w.newID(), objfmt.Source{Kind: objfmt.SourceObj, Stored: 100, Sum: 1, Object: r}
+	top, err = fl.publish(stepPublish, top, top)
+	w.must(err)
+	w.must(fl.placeHome(0))
+	return top
+}
+
+// expireWith runs gc over everything in chunks, with so many workers.
+func (w *world) expireWith(workers int) (done Expired) {
+	var g errgroup.Group
+	var mu sync.Mutex
+	g.SetLimit(workers)
+	for refs := range slices.Chunk(w.trash(), 256) {
+		g.Go(func() error {
+			d, err := w.Expire(ctx, refs, time.Now().Add(time.Hour), nil)
+			mu.Lock()
+			defer mu.Unlock()
+			done.Destroyed, done.Kept = done.Destroyed+d.Destroyed, done.Kept+d.Kept
+			return err
+		})
+	}
+	w.must(g.Wait())
+	return done
+}
+
+func benchExpire(b *testing.B, fill func(w *world, n int)) {
+	for _, workers := range []int{1, 16} {
+		b.Run(fmt.Sprintf("workers=%d", workers), func(b *testing.B) {
+			w := newBenchWorld(b)
+			w.o.Grace = 0
+			w.o.Clock = func() time.Time { return time.Now().Add(time.Hour) }
+			fill(w, b.N)
+			w.FS = w.open(w.o)
+			b.ResetTimer()
+			before := cpuTime(b)
+			defer func() { b.ReportMetric(float64(cpuTime(b)-before)/float64(b.N), "cpu-ns/op") }()
+			if done := w.expireWith(workers); done.Destroyed != b.N {
+				b.Errorf("%+v, want %d destroyed", done, b.N)
+			}
+		})
+	}
+}
+
+// cpuTime is what the process has used: on a busy machine it says more than the clock.
+func cpuTime(b *testing.B) int64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return u.Utime.Nano() + u.Stime.Nano()
+}
+
+func BenchmarkExpireDeletions(b *testing.B) {
+	benchExpire(b, func(w *world, n int) {
+		for i := range n {
+			fl, err := w.Create(ctx, me("f"), w.Tree(), benchName(i), 0o644)
+			w.must(err)
+			w.fakeCommit(fl)
+			w.must(fl.Close())
+			w.must(w.Unlink(ctx, me("f"), w.Tree(), benchName(i)))
+		}
+	})
+}
+
+// BenchmarkExpireVersions: each file has a hundred.
+func BenchmarkExpireVersions(b *testing.B) {
+	benchExpire(b, func(w *world, n int) {
+		var fl *File
+		for i := range n {
+			var err error
+			if i%100 == 0 {
+				fl, err = w.Create(ctx, me("f"), w.Tree(), benchName(i), 0o644)
+				w.must(err)
+				b.Cleanup(func() { fl.Close() })
+			}
+			s := w.fakeCommit(fl)
+			r := objfmt.Record{Kind: objfmt.RecordVersion, File: fl.id, Content: s.Content, When: time.Now(), Slot: &s}
+			bytes, err := r.Encode()
+			w.must(err)
+			tmp, err := w.putTemp(stepVersion, false, func(f mdfs.File) error { return writeAt(stepVersion, f, bytes, 0) })
+			w.must(err)
+			_, err = w.enqueue(stepVersion, deadName, tmp, r, false)
+			w.must(err)
+			w.must(w.placeVersion(stepVersion, deadName, tmp, r, true, false))
+			w.must(w.dropTemp(tmp))
+			top := s
+			top.Content = w.newID()
+			_, err = fl.publish(stepPublish, s, top)
+			w.must(err)
+			w.must(fl.removeSlot(s.Gen))
+			w.must(fl.removeSlot(s.Gen - 1))
+		}
+	})
 }

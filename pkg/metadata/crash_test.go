@@ -303,12 +303,12 @@ func crashAt(t *testing.T, c crashCase, spec string) {
 	w.wantOldOrNew(c, spec, err == nil)
 	w.must(w.Recover(ctx, nil)) // looking has healed a missing home: now recovery finds the file
 	w.pass(2 * time.Hour)
-	w.must(w.Sweep(ctx, *w.clock))
+	w.must(w.Sweep(ctx, *w.clock, nil))
 	w.wantWhole(c, spec, err == nil)
 	w.expire()
 	w.expire() // packs after what they held
 	w.pass(2 * time.Hour)
-	w.must(w.Sweep(ctx, *w.clock))
+	w.must(w.Sweep(ctx, *w.clock, nil))
 	w.wantWhole(c, spec+", expired", err == nil)
 }
 

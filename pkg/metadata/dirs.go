@@ -94,8 +94,15 @@ func (c *dirs) get(p string, mk bool) (*heldDir, error) {
 	}
 	defer c.put(parent)
 	d, err := c.open(parent.Dir, p, mk)
+	if errors.Is(err, syscall.ENOENT) && c.removed(path.Dir(p), parent) {
+		return c.get(p, mk) // the parent has been made anew, or is now
+	}
 	if err != nil {
 		return nil, err
+	}
+	if old := c.find(p, false); old != nil { // its name was not known to be durable; it may not be it any more
+		c.removed(p, old)
+		c.put(old)
 	}
 	return c.keep(p, d, mk), nil
 }

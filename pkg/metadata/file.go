@@ -181,7 +181,7 @@ func (f *FS) OpenID(ctx context.Context, id objfmt.ID) (*File, error) {
 // includes the homes that gc has taken and may put back.
 var (
 	homePlaces = []string{stagedName, filesName, stagedName}
-	everywhere = []string{stagedName, filesName, deadName, stagedName, filesName}
+	everywhere = []string{stagedName, filesName, deadName, begunPlace, stagedName, filesName}
 )
 
 func (f *FS) openHome(id objfmt.ID, places []string) (*File, error) {
@@ -224,8 +224,17 @@ func (f *FS) openAt(place, name string) (*File, error) {
 // keep and grace times, as far as the metadata filesystem's flock reaches: an open
 // reader goes on. It is a courtesy on top of the grace time, and vanishes with the
 // process. named tells whether the file had a name when it was held: one without
-// may be gone already.
-func (fl *File) Hold() (named bool, err error) { return fl.named() }
+// may be gone already, and is as good as gone: nobody should open it.
+func (fl *File) Hold() (named bool, err error) {
+	err = fl.inode.Flock(unix.LOCK_SH)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return false, nil // a gc is at it
+	}
+	if err := ignore(err, errNoLocks...); err != nil {
+		return false, fileError("hold", fl.id, err)
+	}
+	return fl.named() // after it is held: a gc that saw no name looks for holders after that
+}
 
 // ID is the file's id, for life.
 func (fl *File) ID() objfmt.ID { return fl.id }
@@ -328,11 +337,17 @@ func (fl *File) complete() error {
 
 func fanned(top string, id objfmt.ID) string { return top + "/" + id.Fan() }
 
+// begunPlace is the place in dead/ of homes whose contents are being destroyed.
+const begunPlace = deadName + "/" + deadBegun
+
 // homePath is where the home of a file is in files/, in staged/, or, taken for
 // destruction, in dead/.
 func homePath(place string, id objfmt.ID) (dir, name string) {
-	if place == deadName {
+	switch place {
+	case deadName:
 		return deadName, deadHome + id.String()
+	case begunPlace:
+		return deadName, deadBegun + id.String()
 	}
 	return fanned(place, id), id.String()
 }

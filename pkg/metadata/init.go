@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -221,6 +222,9 @@ func (f *FS) open(ctx context.Context) (err error) {
 	if err := f.decideSync(); err != nil {
 		return err
 	}
+	if f.o.LookOnly {
+		return nil
+	}
 	if !f.o.SkipTest {
 		if err := f.selfTest(ctx); err != nil {
 			return fmt.Errorf("self-test: %w", err)
@@ -260,7 +264,7 @@ func (f *FS) checkMarker() error {
 
 // checkPrivate refuses private directories that others can enter.
 func (f *FS) checkPrivate() error {
-	for _, p := range privateDirs {
+	for _, p := range slices.Concat(privateDirs, []string{logName}) {
 		err := f.in(p, func(d mdfs.Dir) error {
 			st, err := d.Stat()
 			if err == nil && (st.Mode&0o077 != 0 || int(st.Uid) != os.Geteuid()) {
@@ -268,6 +272,9 @@ func (f *FS) checkPrivate() error {
 			}
 			return err
 		})
+		if p == logName {
+			err = ignore(err, syscall.ENOENT) // nothing was destroyed yet
+		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", p, err)
 		}

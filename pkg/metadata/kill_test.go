@@ -42,7 +42,7 @@ func TestKill(t *testing.T) {
 				t.Errorf("have %q, want %q", have, tt.want)
 			}
 			w.pass(2 * time.Hour)
-			w.must(w.Sweep(ctx, *w.clock))
+			w.must(w.Sweep(ctx, *w.clock, nil))
 			for _, problem := range w.audit() {
 				t.Error(problem)
 			}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 	"syscall"
 
 	"marfs/pkg/mdfs"
@@ -29,13 +30,19 @@ func (f *FS) Staged(ctx context.Context) iter.Seq2[objfmt.ID, error] {
 
 // eachFan calls fn with every name below the fan-out directories of top.
 func (f *FS) eachFan(ctx context.Context, top string, fn func(name string, err error) (more bool)) {
+	f.eachFanFrom(ctx, top, "", fn)
+}
+
+// eachFanFrom is eachFan that begins with the directory named first, or the next one.
+func (f *FS) eachFanFrom(ctx context.Context, top, first string, fn func(name string, err error) (more bool)) {
 	fans, err := f.names(top, "")
 	if err != nil {
 		fn("", err)
 		return
 	}
 	slices.Sort(fans)
-	for _, fan := range fans {
+	start, _ := slices.BinarySearch(fans, first)
+	for _, fan := range slices.Concat(fans[start:], fans[:start]) {
 		more, err := f.eachIn(ctx, top+"/"+fan, fn)
 		if err != nil {
 			more = fn("", err)
@@ -73,8 +80,14 @@ func (f *FS) TrashDays(ctx context.Context) ([]string, error) {
 
 // Trash lists the records of one day, of removals, versions and packs.
 func (f *FS) Trash(ctx context.Context, day string) iter.Seq2[TrashRef, error] {
+	return f.TrashFrom(ctx, day, "")
+}
+
+// TrashFrom is Trash that begins with the fan-out directory hh (two hexadecimal
+// digits): collectors that begin at different ones are not in each other's way.
+func (f *FS) TrashFrom(ctx context.Context, day, hh string) iter.Seq2[TrashRef, error] {
 	return func(yield func(TrashRef, error) bool) {
-		f.eachFan(ctx, trashName+"/"+day, func(name string, err error) bool {
+		f.eachFanFrom(ctx, trashName+"/"+day, hh, func(name string, err error) bool {
 			return yield(TrashRef{Day: day, Name: name}, err)
 		})
 	}
@@ -151,12 +164,18 @@ func (f *FS) StatID(ctx context.Context, id objfmt.ID) (st mdfs.Stat, err error)
 	return st, err
 }
 
-// Purge moves a record to PurgedDay, so that it need not wait for the keep time.
-// It returns where it is now. ENOENT: somebody else has it.
+// Purge moves a record to PurgedDay, so that it need not wait for the keep time; one
+// that is there stays. It returns where it is now. ENOENT: somebody else has it.
+//
+// An unlink whose record is purged before it has come to its end makes another,
+// that waits its time; gc drops whichever of the two it meets last.
 func (f *FS) Purge(ctx context.Context, ref TrashRef) (TrashRef, error) {
 	to := TrashRef{Day: PurgedDay, Name: ref.Name}
-	if err := errors.Join(ctx.Err(), ref.Valid()); err != nil || ref == to {
+	if err := errors.Join(ctx.Err(), ref.Valid()); err != nil {
 		return to, err
+	}
+	if ref == to {
+		return to, f.in(ref.dir(), func(d mdfs.Dir) error { _, err := d.Lstat(ref.Name); return err })
 	}
 	return to, f.in(ref.dir(), func(d mdfs.Dir) error {
 		return f.inMade(to.dir(), func(purged mdfs.Dir) error {
@@ -176,6 +195,14 @@ func (f *FS) Version(ctx context.Context, content objfmt.ID) (r objfmt.Record, e
 		return err
 	})
 	return r, err
+}
+
+// TableOf reads the chunk table of a slot whose source is one. ENOENT: it is destroyed.
+func (f *FS) TableOf(ctx context.Context, s objfmt.Slot) (*objfmt.ChunkTable, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return f.readTable(s.File, s.Content, s.Source)
 }
 
 // Hints lists the packs with dead bytes, and how many contents in them are dead.
@@ -221,6 +248,7 @@ func (f *FS) Members(ctx context.Context, pack objfmt.ObjectID) (*objfmt.MemberT
 // fileInstance reads the instance in the name of an open pack or a taken record;
 // of another name it is one that nobody has.
 func fileInstance(s string) []byte {
+	s = strings.TrimSuffix(s, takenPurged)
 	b, err := hex.DecodeString(s)
 	if err != nil || len(b) != 4 {
 		return make([]byte, 4)

@@ -32,7 +32,10 @@ func (f *FS) usedBy(ctx context.Context, file, content objfmt.ID) (use, error) {
 		return usedNot, err
 	}
 	defer fl.Close()
-	if place == deadName {
+	switch place {
+	case begunPlace:
+		return usedNot, nil
+	case deadName:
 		st, err := fl.inode.Stat()
 		if err != nil || st.Nlink == 1 {
 			return usedNot, err

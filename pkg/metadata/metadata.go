@@ -77,6 +77,7 @@ type Options struct {
 	Distributed bool          // several nodes use the directory: refuse filesystems whose xattrs are not coherent
 	Heartbeat   time.Duration // how often the node's counter moves; 0: never
 	SkipTest    bool          // leave the start-up self-test out
+	LookOnly    bool          // make no node record and no self-test, so that opening and closing change nothing; for what only looks
 
 	Rand  io.Reader        // source of ids and nonces; nil: crypto/rand
 	Clock func() time.Time // nil: time.Now
@@ -117,9 +118,10 @@ const (
 	workName    = "work"
 	nodesName   = "nodes"
 	deadName    = "dead"
-	takenName   = "dead/versions" // version records that somebody has taken
+	takenName   = "dead/versions" // <hh>/: version records that somebody has taken
 	repackName  = "repack"
 	damagedName = "degraded"
+	logName     = "log" // what gc destroyed; made when it is needed
 )
 
 // ErrCopied means that marfs.json describes other directories than those beside

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -47,6 +48,19 @@ func (f *FS) Nodes(ctx context.Context) ([]Node, error) {
 		}
 	}
 	return nodes, nil
+}
+
+// Busy tells whether a node has unfinished work: records of sessions, or packs.
+func (f *FS) Busy(ctx context.Context, n Node) (bool, error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	if busy, err := f.anyName(workName+"/"+n.Name, ""); busy || err != nil {
+		return busy, err
+	}
+	packs, err := f.names(openPacks, "")
+	suffix := "." + hex.EncodeToString(n.Instance[:])
+	return slices.ContainsFunc(packs, func(p string) bool { return strings.HasSuffix(p, suffix) }), err
 }
 
 func (f *FS) readNode(name string) (n Node, ok bool) {

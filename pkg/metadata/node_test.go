@@ -183,7 +183,7 @@ func TestSweepPlacesHome(t *testing.T) {
 	w.must(w.moveHome(stepPlace, fl.ID(), stagedName, filesName))
 	w.must(os.WriteFile(w.root+"/dead/m."+fl.ID().String()+".0123", nil, 0o600))
 	w.pass(2 * time.Hour)
-	w.must(w.Sweep(ctx, *w.clock))
+	w.must(w.Sweep(ctx, *w.clock, nil))
 	w.wantHome(fl.ID(), stagedName)
 	w.wantNothingDead()
 }
@@ -208,20 +208,20 @@ func TestSweepOfGC(t *testing.T) {
 	_, err = w.takeVersion(stepTake, base.Content, tokenGC+"1") // taken, not decided
 	w.must(err)
 	w.pass(2 * time.Hour)
-	w.must(w.Sweep(ctx, *w.clock))
+	w.must(w.Sweep(ctx, *w.clock, nil))
 	if v, err := w.Version(ctx, base.Content); err != nil || v.Content != base.Content {
 		t.Errorf("version %+v, %v", v, err)
 	}
 	_, err = w.takeVersion(stepTake, base.Content, tokenDoomed+"1") // decided, not destroyed
 	w.must(err)
 	w.pass(2 * time.Hour)
-	w.must(w.Sweep(ctx, *w.clock))
+	w.must(w.Sweep(ctx, *w.clock, nil))
 	w.wantNames(versionName, 0)
 	w.wantNames(bodiesName, 0)
 	w.must(w.Unlink(ctx, me("f"), w.Tree(), "f"))
 	w.must(w.moveHome(stepDeadHome, fl.ID(), filesName, deadName)) // its record lost
 	w.pass(2 * time.Hour)
-	w.must(w.Sweep(ctx, *w.clock))
+	w.must(w.Sweep(ctx, *w.clock, nil))
 	w.wantHome(fl.ID(), filesName)
 	w.expire()
 	w.wantHome(fl.ID(), "")
@@ -283,7 +283,7 @@ func TestSweepSparesRestorer(t *testing.T) {
 	v, err := s.takeVersion(old.Content)
 	w.must(err)
 	w.pass(2 * time.Hour)
-	w.must(w.Sweep(ctx, *w.clock))
+	w.must(w.Sweep(ctx, *w.clock, nil))
 	w.expire()
 	_, err = s.Publish(ctx, old.Content, v.Source, v.Size, *w.clock, objfmt.Final)
 	w.must(err)

@@ -410,21 +410,19 @@ func (f *FS) slotNames(file objfmt.ID, object objfmt.ObjectID) (bool, error) {
 
 // versionNames looks at the version's record, and at one that somebody has taken.
 func (f *FS) versionNames(content objfmt.ID, object objfmt.ObjectID) (found bool, err error) {
-	look := func(place, prefix string) error {
-		err := f.in(place, func(d mdfs.Dir) error {
-			return eachEntry(d, prefix, func(name string) (bool, error) {
-				r, err := readRecord(d, name)
-				found = err == nil && r.Slot != nil && r.Slot.Source.Object.Object == object
-				return found, ignore(err, syscall.ENOENT)
-			})
-		})
+	look := func(d mdfs.Dir, name string) error {
+		r, err := readRecord(d, name)
+		found = err == nil && r.Slot != nil && r.Slot.Source.Object.Object == object
 		return ignore(err, syscall.ENOENT)
 	}
-	if err = look(fanned(versionName, content), content.String()); found || err != nil {
+	err = f.in(fanned(versionName, content), func(d mdfs.Dir) error { return look(d, content.String()) })
+	if err := ignore(err, syscall.ENOENT); found || err != nil {
 		return found, err
 	}
-	err = look(takenName, content.String()+".")
-	return found, err
+	err = f.in(fanned(takenName, content), func(d mdfs.Dir) error {
+		return eachEntry(d, content.String()+".", func(name string) (bool, error) { err := look(d, name); return found, err })
+	})
+	return found, ignore(err, syscall.ENOENT)
 }
 
 // maxMembers bounds what is read as a member table.

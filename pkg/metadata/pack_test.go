@@ -197,7 +197,7 @@ func TestRecoverPack(t *testing.T) {
 		}
 		w.store.put(r) // an upload that arrives late
 		w.pass(2 * time.Hour)
-		w.must(other.Sweep(ctx, *w.clock))
+		w.must(other.Sweep(ctx, *w.clock, nil))
 		if w.store.holds(r) != (published > 0) {
 			t.Errorf("%d published: after grace the object is there: %v", published, w.store.holds(r))
 		}
@@ -281,7 +281,7 @@ func TestRecoverPackWithFullInode(t *testing.T) {
 		t.Errorf("%d members published", won)
 	}
 	w.pass(2 * time.Hour)
-	w.must(w.Sweep(ctx, *w.clock))
+	w.must(w.Sweep(ctx, *w.clock, nil))
 	w.wantNothingDead()
 	if w.store.len() != 1 {
 		t.Errorf("%d objects, want that of the pack", w.store.len())

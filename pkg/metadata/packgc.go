@@ -11,22 +11,11 @@ import (
 
 // doomedPack is a pack that nothing names, its record in dead/.
 type doomedPack struct {
-	record string
-	object objfmt.ObjectID
+	name   string
+	record objfmt.Record
 }
 
-// takePack takes the record of a retired pack and asks every member.
-func (f *FS) takePack(ctx context.Context, ref TrashRef, r objfmt.Record, done *Expired) (doomed, error) {
-	name := deadTrash + ref.Name
-	err := f.in(ref.dir(), func(d mdfs.Dir) error {
-		return f.in(deadName, func(dead mdfs.Dir) error { return rename(stepTake, d, ref.Name, dead, name, 0) })
-	})
-	if err != nil {
-		return nil, ignore(err, syscall.ENOENT)
-	}
-	return f.doomPack(ctx, name, r, done)
-}
-
+// doomPack asks every member of a retired pack whose record is in dead/.
 func (f *FS) doomPack(ctx context.Context, name string, r objfmt.Record, done *Expired) (doomed, error) {
 	t, err := f.readMembers(packsName, r.Object.String())
 	if errors.Is(err, syscall.ENOENT) {
@@ -45,7 +34,7 @@ func (f *FS) doomPack(ctx context.Context, name string, r objfmt.Record, done *E
 			return nil, f.backToTrash(name, r)
 		}
 	}
-	return &doomedPack{record: name, object: r.Object}, nil
+	return &doomedPack{name: name, record: r}, nil
 }
 
 // memberNeeds is memberNames for good: a lower slot that nobody has dropped, since
@@ -77,19 +66,27 @@ func (f *FS) packGone(name string, r objfmt.Record, done *Expired) error {
 	return f.dropDead(name)
 }
 
-func (d *doomedPack) destroy(ctx context.Context, f *FS) error {
-	if err := f.deletePrefix(ctx, d.object, nil); err != nil {
+func (d *doomedPack) of() objfmt.ID { return objfmt.ID(d.record.Object) }
+
+func (d *doomedPack) doom(context.Context, *FS) (Doom, error) { return Doom{Record: d.record}, nil }
+
+func (d *doomedPack) destroy(ctx context.Context, b *batch) error {
+	object := d.record.Object
+	if err := b.f.deletePrefix(ctx, object, nil); err != nil {
 		return err
 	}
-	if err := f.dropHints(d.object); err != nil {
+	if err := b.f.dropHints(object); err != nil {
 		return err
 	}
-	err := f.in(packsName, func(packs mdfs.Dir) error { return remove(stepDrop, packs, d.object.String()) })
+	err := b.f.in(packsName, func(packs mdfs.Dir) error { return remove(stepDrop, packs, object.String()) })
 	if err != nil {
 		return err
 	}
-	return f.dropDead(d.record)
+	b.done.Destroyed++
+	return b.f.dropDead(d.name)
 }
+
+func (d *doomedPack) giveBack(f *FS) error { return f.backToTrash(d.name, d.record) }
 
 // dropHints removes repack/<object>/.
 func (f *FS) dropHints(object objfmt.ObjectID) error {

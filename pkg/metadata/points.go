@@ -73,6 +73,7 @@ var (
 	stepFence      = fault.New("metadata.fence.slot")
 	stepFenceBody  = fault.New("metadata.fence.body")
 	stepSyncAll    = fault.New("metadata.syncfs")
+	stepLog        = fault.New("metadata.log")
 )
 
 // maxRaces bounds how often an operation starts again because another writer

@@ -19,6 +19,7 @@ import (
 // Names in dead/: what was taken, by what it is.
 const (
 	deadHome  = "h." // + file id: the home of a deleted file
+	deadBegun = "x." // + file id: one whose contents are being destroyed: it never goes back
 	deadWork  = "w." // + session: a work record whose session was fenced or gave up
 	deadPack  = "p." // + object: the member table of a pack that was fenced or gave up
 	deadTrash = "d." // + name in trash/: a record of a deletion

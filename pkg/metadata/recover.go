@@ -342,7 +342,7 @@ func (f *FS) collectSlots(ctx context.Context, n *named, file objfmt.ID) error {
 
 func (f *FS) collectVersions(n *named, r objfmt.Record) error {
 	prefix := sessionPrefix(r.Session)
-	for _, place := range []string{fanned(versionName, r.Session), takenName} {
+	for _, place := range []string{fanned(versionName, r.Session), fanned(takenName, r.Session)} {
 		err := f.in(place, func(d mdfs.Dir) error {
 			return eachEntry(d, prefix, func(name string) (bool, error) {
 				v, err := readRecord(d, name)

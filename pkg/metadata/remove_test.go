@@ -169,7 +169,7 @@ func TestOldRecordSparesLateRemoval(t *testing.T) {
 	// A gc that died before it had the home had not decided.
 	w.must(os.Rename(filepath.Join(w.root, old[0].dir(), old[0].Name), filepath.Join(w.root, deadName, deadTrash+old[0].Name)))
 	w.pass(2 * time.Hour)
-	w.must(w.Sweep(ctx, *w.clock))
+	w.must(w.Sweep(ctx, *w.clock, nil))
 	if w.store.len() != 1 || !slices.Equal(w.trash(), old) {
 		t.Fatalf("after a sweep %d objects, trash %v, was %v", w.store.len(), w.trash(), old)
 	}

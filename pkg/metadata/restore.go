@@ -62,7 +62,7 @@ func (f *FS) TakeRemoval(ctx context.Context, ref TrashRef) (*Removal, error) {
 	if err := errors.Join(ctx.Err(), ref.Valid()); err != nil {
 		return nil, err
 	}
-	r := &Removal{f: f, ref: ref, name: ref.Name + "." + f.instanceName()}
+	r := &Removal{f: f, ref: ref, name: workOf(ref, f.instanceName())}
 	err := f.in(ref.dir(), func(d mdfs.Dir) error {
 		return f.inMade(r.place(), func(work mdfs.Dir) error { return rename(stepTake, d, ref.Name, work, r.name, 0) })
 	})
@@ -79,6 +79,12 @@ func (f *FS) TakeRemoval(ctx context.Context, ref TrashRef) (*Removal, error) {
 		return nil, errors.Join(err, r.Back())
 	}
 	return r, nil
+}
+
+// workOf is the name in work/ of a removal's record that a process is restoring.
+func workOf(ref TrashRef, instance string) string {
+	_, purged, _ := strings.Cut(ref.taken(), ref.Name)
+	return ref.Name + "." + instance + purged
 }
 
 func removed(k objfmt.RecordKind) bool {
@@ -449,14 +455,16 @@ func (f *FS) recoverRestore(ctx context.Context, node, name, ref string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	back := TrashRef{Name: ref}
 	work := workName + "/" + node
 	r, err := f.recordAt(work, name, ref)
 	if err != nil {
 		return ignore(err, syscall.ENOENT) // the restore ended, or somebody else has it
 	}
-	back.Day = r.When.UTC().Format(dayFormat)
-	if err := back.Valid(); err != nil {
+	if strings.HasSuffix(name, takenPurged) {
+		ref += takenPurged
+	}
+	back, err := takenRef(ref, r)
+	if err != nil {
 		return err
 	}
 	err = f.in(deadName, func(dead mdfs.Dir) error { return removeAny(stepScratch, dead, deadTemp+name) })
@@ -480,8 +488,8 @@ func (f *FS) hasNames(id objfmt.ID) (bool, error) {
 // backToTrash gives back a record of trash/ that a gc has taken into dead/, under
 // the name it had: its maker may be about to look for it.
 func (f *FS) backToTrash(name string, r objfmt.Record) error {
-	ref := TrashRef{Day: r.When.UTC().Format(dayFormat), Name: strings.TrimPrefix(name, deadTrash)}
-	if err := ref.Valid(); err != nil {
+	ref, err := takenRef(strings.TrimPrefix(name, deadTrash), r)
+	if err != nil {
 		return err
 	}
 	return f.in(deadName, func(d mdfs.Dir) error {

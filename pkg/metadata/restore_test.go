@@ -125,7 +125,7 @@ func TestScratchIsSwept(t *testing.T) {
 	w.must(err)
 	w.must(r.make(me("d")))
 	w.pass(2 * time.Hour)
-	w.must(w.Sweep(ctx, *w.clock))
+	w.must(w.Sweep(ctx, *w.clock, nil))
 	w.wantNothingDead()
 	_, err = r.MakeDir(me("d"), w.Tree(), "d")
 	wantErrno(t, err, syscall.ENOENT) // a sleeper finds nothing to move

@@ -65,7 +65,7 @@ func takenVersion(content objfmt.ID, token string) string { return content.Strin
 func (f *FS) takeVersion(p *fault.Step, content objfmt.ID, token string) (r objfmt.Record, err error) {
 	name := takenVersion(content, token)
 	err = f.in(fanned(versionName, content), func(d mdfs.Dir) error {
-		return f.in(takenName, func(taken mdfs.Dir) error {
+		return f.inMade(fanned(takenName, content), func(taken mdfs.Dir) error {
 			if err := rename(p, d, content.String(), taken, name, 0); err != nil {
 				return err
 			}
@@ -81,7 +81,7 @@ func (f *FS) takeVersion(p *fault.Step, content objfmt.ID, token string) (r objf
 func (f *FS) returnVersion(ctx context.Context, content objfmt.ID, token string) error {
 	name := takenVersion(content, token)
 	var r objfmt.Record
-	err := f.in(takenName, func(d mdfs.Dir) (err error) {
+	err := f.in(fanned(takenName, content), func(d mdfs.Dir) (err error) {
 		r, err = readRecord(d, name)
 		return err
 	})
@@ -102,17 +102,17 @@ func (f *FS) returnVersion(ctx context.Context, content objfmt.ID, token string)
 // the entry; a second entry would keep the first from ever being the last link.
 // A record that was made meanwhile is newer.
 func (f *FS) putVersionBack(r objfmt.Record, token string) error {
-	name := takenVersion(r.Content, token)
+	name, place := takenVersion(r.Content, token), fanned(takenName, r.Content)
 	var st mdfs.Stat
-	err := f.in(takenName, func(taken mdfs.Dir) (err error) {
+	err := f.in(place, func(taken mdfs.Dir) (err error) {
 		st, err = taken.Lstat(name)
 		return err
 	})
 	if err == nil && st.Nlink == 1 {
-		_, err = f.enqueue(stepPutBack, takenName, name, r, true)
+		_, err = f.enqueue(stepPutBack, place, name, r, true)
 	}
 	if err == nil {
-		err = f.placeVersion(stepPutBack, takenName, name, r, false, true)
+		err = f.placeVersion(stepPutBack, place, name, r, false, true)
 	}
 	if err != nil {
 		return ignore(err, syscall.ENOENT) // somebody took it over
@@ -125,5 +125,6 @@ func (f *FS) dropTaken(content, session objfmt.ID) error {
 }
 
 func (f *FS) dropTakenAs(content objfmt.ID, token string) error {
-	return f.in(takenName, func(d mdfs.Dir) error { return remove(stepDrop, d, takenVersion(content, token)) })
+	err := f.in(fanned(takenName, content), func(d mdfs.Dir) error { return remove(stepDrop, d, takenVersion(content, token)) })
+	return ignore(err, syscall.ENOENT)
 }

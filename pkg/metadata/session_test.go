@@ -55,7 +55,7 @@ func TestLostUpdateFails(t *testing.T) {
 	}
 	w.store.put(lost)
 	w.pass(2 * time.Hour)
-	w.must(w.Sweep(ctx, *w.clock))
+	w.must(w.Sweep(ctx, *w.clock, nil))
 	if w.store.len() != 0 {
 		t.Error("a late upload of an aborted session stayed")
 	}
@@ -460,7 +460,7 @@ func TestFenceOfFullInode(t *testing.T) {
 	before := bodies()
 	wantErrno(t, w.RecoverWork(ctx, "node2", s.ID.String()), syscall.ENOSPC)
 	w.pass(2 * time.Hour)
-	wantErrno(t, w.Sweep(ctx, *w.clock), syscall.ENOSPC)
+	wantErrno(t, w.Sweep(ctx, *w.clock, nil), syscall.ENOSPC)
 	if n := bodies(); n != before {
 		t.Errorf("%d bodies, want %d", n, before)
 	}
@@ -470,7 +470,7 @@ func TestFenceOfFullInode(t *testing.T) {
 	_, err = fl.publish(stepFence, top, top)
 	w.must(err)
 	fill(t, fl)
-	w.must(w.Sweep(ctx, *w.clock))
+	w.must(w.Sweep(ctx, *w.clock, nil))
 	if text, slot := w.read(w.FS, "f"); text != "new" || slot.State != objfmt.Final {
 		t.Errorf("read %q, %s", text, slot.State)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -17,38 +18,67 @@ import (
 // and packs, whose objects are deleted once more because an upload may have
 // arrived late; and what a gc left that died between taking and deciding, which
 // is continued or given back. Times are those of the filesystem's inodes.
-func (f *FS) Sweep(ctx context.Context, before time.Time) error {
+//
+// doomed is as in [FS.Expire]: it is told of what a gc had taken and is destroyed now.
+func (f *FS) Sweep(ctx context.Context, before time.Time, doomed func([]Doom) error) error {
 	if f.copied {
 		return ErrCopied
 	}
 	if floor := f.now().Add(-f.o.Grace); before.After(floor) {
 		before = floor
 	}
-	return errors.Join(f.sweepDir(ctx, deadName, before, f.sweepDead),
-		f.sweepDir(ctx, takenName, before, f.sweepTaken))
+	s := &sweep{f: f, before: before, batch: batch{f: f, tell: doomed, done: &Expired{}}}
+	errs := []error{s.dir(ctx, deadName, s.dead)}
+	fans, err := f.names(takenName, "")
+	errs = append(errs, err)
+	slices.Sort(fans)
+	for _, fan := range fans {
+		if ctx.Err() != nil {
+			break
+		}
+		errs = append(errs, s.dir(ctx, takenName+"/"+fan, s.taken))
+	}
+	return errors.Join(append(errs, s.batch.destroy(ctx))...)
 }
 
-// sweepDir calls fn for the names in a directory that got there before a time:
-// the rename that put them there has set their ctime.
-func (f *FS) sweepDir(ctx context.Context, dir string, before time.Time, fn func(context.Context, string) error) error {
-	names, err := f.names(dir, "")
-	if err != nil {
-		return err
-	}
-	var errs []error
+// sweep is one Sweep.
+type sweep struct {
+	f      *FS
+	before time.Time
+	batch  batch // what is to be destroyed
+}
+
+// dir calls fn for the names in a directory that got there before the time: the
+// rename that put them there has set their ctime. What fn returns is destroyed.
+func (s *sweep) dir(ctx context.Context, dir string, fn func(context.Context, string) (doomed, error)) error {
+	names, err := s.f.names(dir, "")
+	errs := []error{err}
 	for _, name := range names {
-		if err := ctx.Err(); err != nil {
-			return errors.Join(append(errs, err)...)
+		if ctx.Err() != nil {
+			break // told once, by the batch
 		}
-		old, err := f.since(dir, name, before)
+		var d doomed
+		old, err := s.f.since(dir, name, s.before)
 		if err == nil && old {
-			err = fn(ctx, name)
+			d, err = fn(ctx, name)
 		}
 		if err := ignore(err, syscall.ENOENT); err != nil {
 			errs = append(errs, fmt.Errorf("sweep %s/%s: %w", dir, name, err))
+		} else if d != nil {
+			errs = append(errs, s.add(ctx, d))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// add destroys what there is when it is enough for a sync.
+func (s *sweep) add(ctx context.Context, d doomed) error {
+	if s.batch.list = append(s.batch.list, d); len(s.batch.list) < expireAtOnce {
+		return nil
+	}
+	full := s.batch
+	s.batch = batch{f: full.f, tell: full.tell, done: full.done}
+	return full.destroy(ctx)
 }
 
 func (f *FS) since(dir, name string, before time.Time) (old bool, err error) {
@@ -60,50 +90,66 @@ func (f *FS) since(dir, name string, before time.Time) (old bool, err error) {
 	return old, err
 }
 
-func (f *FS) sweepDead(ctx context.Context, name string) error {
+func (s *sweep) dead(ctx context.Context, name string) (doomed, error) {
 	if len(name) < len(deadWork) {
-		return nil
+		return nil, nil
 	}
+	f := s.f
 	switch rest := name[len(deadWork):]; name[:len(deadWork)] {
 	case deadWork:
-		return f.settleWork(ctx, name, true)
+		return nil, f.settleWork(ctx, name, true)
 	case deadPack:
-		return f.settlePack(ctx, name, true)
+		return nil, f.settlePack(ctx, name, true)
 	case deadTrash:
-		return f.sweepDeletion(ctx, name)
+		return s.deletion(ctx, name)
 	case deadHome:
-		return f.sweepHome(rest)
+		return nil, f.sweepHome(rest)
+	case deadBegun:
+		return s.begun(rest)
 	case deadMove:
-		return f.sweepMove(name)
+		return nil, f.sweepMove(name)
 	case deadTemp:
-		return f.in(deadName, func(d mdfs.Dir) error { return removeAny(stepDrop, d, name) })
+		return nil, f.in(deadName, func(d mdfs.Dir) error { return removeAny(stepDrop, d, name) })
 	}
-	return nil
+	return nil, nil
 }
 
-// sweepDeletion goes on with a deletion or a pack whose record a gc had taken. One
-// that had not taken the home has decided nothing: the record goes back, for the
-// keep time is not known here.
-func (f *FS) sweepDeletion(ctx context.Context, name string) error {
+// deletion goes on with a removal or a pack whose record a gc had taken. One that
+// had not taken the home has decided nothing: the record goes back, for the keep
+// time is not known here.
+func (s *sweep) deletion(ctx context.Context, name string) (doomed, error) {
+	f := s.f
 	r, err := f.recordAt(deadName, name, strings.TrimPrefix(name, deadTrash))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var next doomed
-	var done Expired
-	if r.Kind == objfmt.RecordPack {
-		next, err = f.doomPack(ctx, name, r, &done)
-	} else if taken, e := f.homeIn(deadName, r.File); e != nil {
-		return e
-	} else if !taken {
-		return f.backToTrash(name, r)
-	} else {
-		next, err = f.doom(ctx, name, r, time.Time{}, false, &done)
+	switch r.Kind {
+	case objfmt.RecordPack:
+		return f.doomPack(ctx, name, r, s.batch.done)
+	case objfmt.RecordFile:
+		for _, place := range takenPlaces {
+			if taken, err := f.homeIn(place, r.File); err != nil {
+				return nil, err
+			} else if taken {
+				return f.doom(name, r, time.Time{}, false, s.batch.done)
+			}
+		}
 	}
-	if err != nil || next == nil {
-		return err
+	return nil, f.backToTrash(name, r)
+}
+
+// begun goes on with a file that was being destroyed, and whose record is gone: only
+// a power failure can have parted them.
+func (s *sweep) begun(id string) (doomed, error) {
+	recorded, err := s.f.anyName(deadName, deadTrash+id)
+	if err != nil || recorded {
+		return nil, err // the record's turn comes
 	}
-	return f.destroyAll(ctx, []doomed{next}, &done)
+	file, err := objfmt.ParseID(id)
+	if err != nil {
+		return nil, err
+	}
+	return &deletion{record: objfmt.Record{Kind: objfmt.RecordFile, File: file, Node: s.f.o.Node, When: s.f.now(), Why: "found"}, file: file}, nil
 }
 
 // sweepHome looks after a home in dead/ whose record is gone: only a power
@@ -134,22 +180,23 @@ func (f *FS) sweepHome(id string) error {
 	return f.spare(fl, deadName, "", &Expired{})
 }
 
-// sweepTaken gives back or destroys a version that somebody had taken. It is
-// taken over by another rename, so that its first taker, should he wake up, finds
-// nothing. A restorer's is left while his work record is there.
-func (f *FS) sweepTaken(ctx context.Context, name string) error {
+// taken gives back or destroys a version that somebody had taken. It is taken over
+// by another rename, so that its first taker, should he wake up, finds nothing. A
+// restorer's is left while his work record is there.
+func (s *sweep) taken(ctx context.Context, name string) (doomed, error) {
+	f := s.f
 	id, token, ok := strings.Cut(name, ".")
 	content, err := objfmt.ParseID(id)
 	if !ok || err != nil || token == "" {
-		return nil
+		return nil, nil
 	}
 	if session, err := objfmt.ParseID(token[1:]); err == nil && token == restorer(session) {
 		if busy, err := f.restoring(session); busy || err != nil {
-			return err
+			return nil, err
 		}
 	}
-	v := &expiredVersion{token: token[:1] + f.suffix()}
-	err = f.in(takenName, func(d mdfs.Dir) error {
+	v := &expiredVersion{token: token[:1] + f.suffix(), found: true}
+	err = f.in(fanned(takenName, content), func(d mdfs.Dir) error {
 		mine := takenVersion(content, v.token)
 		if err := f.retake(d, name, mine); err != nil {
 			return err
@@ -158,19 +205,18 @@ func (f *FS) sweepTaken(ctx context.Context, name string) error {
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	use, err := f.usedBy(ctx, v.record.File, content)
-	if err != nil {
-		return err
+	switch {
+	case err != nil:
+		return nil, err
+	case token[:1] == tokenDoomed && use == usedNot:
+		return v, nil
+	case use == usedNewest:
+		return nil, f.dropTakenAs(content, v.token)
 	}
-	if token[:1] == tokenDoomed && use == usedNot {
-		return f.destroyAll(ctx, []doomed{v}, &Expired{})
-	}
-	if use == usedNewest {
-		return f.dropTakenAs(content, v.token)
-	}
-	return f.putVersionBack(v.record, v.token)
+	return nil, f.putVersionBack(v.record, v.token)
 }
 
 func (f *FS) retake(d mdfs.Dir, name, mine string) error {

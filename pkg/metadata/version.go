@@ -201,7 +201,7 @@ func (f *FS) hasVersion(content objfmt.ID) (found bool, err error) {
 // isTaken tells whether somebody has taken a content's version record, to destroy
 // or to restore it, and has not decided yet. The directory is all but empty.
 func (f *FS) isTaken(content objfmt.ID) (bool, error) {
-	return f.anyName(takenName, content.String()+".")
+	return f.anyName(fanned(takenName, content), content.String()+".")
 }
 
 // dropLower removes the slots below the top that nobody needs any more (R2),

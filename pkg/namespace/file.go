@@ -69,7 +69,7 @@ func (d *Dir) created(ctx context.Context, c Caller, name string, flags uint32, 
 		return nil, Attr{}, err
 	}
 	used := false
-	n, err := d.space.inodes.acquire(d.space, st.Ino, func() (*metadata.File, error) { used = true; return meta, nil })
+	n, err := d.space.inodes.acquire(d.space, st.Ino, true, func() (*metadata.File, error) { used = true; return meta, nil })
 	if !used {
 		meta.Close()
 	}
@@ -151,7 +151,7 @@ func (d *Dir) openInode(ctx context.Context, c Caller, name string, flags uint32
 		if t := st.Mode & syscall.S_IFMT; t != syscall.S_IFREG {
 			return nil, pathError("open", name, syscall.EINVAL)
 		}
-		n, err := d.space.inodes.acquire(d.space, st.Ino, func() (*metadata.File, error) { return meta.Open(ctx, d.md, name) })
+		n, err := d.space.inodes.acquire(d.space, st.Ino, false, func() (*metadata.File, error) { return meta.Open(ctx, d.md, name) })
 		if errors.Is(err, syscall.ESTALE) && try < 3 {
 			continue // renamed over between the two opens
 		}

@@ -71,9 +71,10 @@ type inodeTable struct {
 
 func (t *inodeTable) init() { t.byIno = map[uint64]*inode{} }
 
-// acquire returns the inode, pinning it with pin when it is not open yet. pin may
-// find that the name stands for another inode by now: then it is ESTALE.
-func (t *inodeTable) acquire(s *space, ino uint64, pin func() (*metadata.File, error)) (*inode, error) {
+// acquire returns the inode, pinning it with pin when it is not open yet, and holding
+// it, so that gc leaves it alone. ESTALE: the name stands for another inode by now, or
+// has none any more, unless this mount has just made it.
+func (t *inodeTable) acquire(s *space, ino uint64, made bool, pin func() (*metadata.File, error)) (*inode, error) {
 	t.mu.Lock()
 	if n := t.byIno[ino]; n != nil {
 		n.refs++
@@ -85,11 +86,7 @@ func (t *inodeTable) acquire(s *space, ino uint64, pin func() (*metadata.File, e
 	if err != nil {
 		return nil, err
 	}
-	st, err := meta.Inode().Stat()
-	if err == nil && st.Ino != ino {
-		err = syscall.ESTALE
-	}
-	if err != nil {
+	if err := hold(meta, ino, made); err != nil {
 		meta.Close()
 		return nil, err
 	}
@@ -103,6 +100,19 @@ func (t *inodeTable) acquire(s *space, ino uint64, pin func() (*metadata.File, e
 	n := &inode{space: s, ino: ino, meta: meta, refs: 1}
 	t.byIno[ino] = n
 	return n, nil
+}
+
+// hold holds a file that was just pinned, if it is the inode that was meant.
+func hold(meta *metadata.File, ino uint64, made bool) error {
+	named, err := meta.Hold()
+	if err != nil {
+		return err
+	}
+	st, err := meta.Inode().Stat()
+	if err == nil && (st.Ino != ino || !named && !made) {
+		err = syscall.ESTALE
+	}
+	return err
 }
 
 // release drops one reference; the last one closes the pin.

@@ -407,15 +407,13 @@ func (n *inode) restoreVersion(ctx context.Context, c Caller, who metadata.Who, 
 	if err != nil {
 		return TrashEntry{}, err
 	}
-	list, err := n.space.versions(ctx, c, n.meta)
-	if err != nil {
-		return TrashEntry{}, err
-	}
+	list, unread := n.space.versions(ctx, c, n.meta)
 	e, err := pickVersion(list, version)
-	if err == nil {
-		_, err = n.space.cfg.Meta.RestoreVersion(ctx, n.meta, who, e.Record.Content)
-		n.commits.Add(1) // open readers look again
+	if err != nil {
+		return TrashEntry{}, cmp.Or(unread, err) // it may be one that cannot be read
 	}
+	_, err = n.space.cfg.Meta.RestoreVersion(ctx, n.meta, who, e.Record.Content)
+	n.commits.Add(1) // open readers look again
 	return e, err
 }
 

@@ -364,6 +364,7 @@ func TestRestoreVersionUnderReaders(t *testing.T) {
 	wantErrno(t, "none", err, syscall.ENOENT)
 	_, err = f.RestoreVersion(ctx, me, "proj/f", "")
 	wantErrno(t, "none", err, syscall.ENOENT)
+	same(t, "written", readAll(t, r), next)
 	e, err := f.RestoreVersion(ctx, me, "proj/f", id)
 	if err != nil || e.Record.Content.String() != id {
 		t.Fatal(e, err)

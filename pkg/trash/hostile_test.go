@@ -71,6 +71,24 @@ func TestRestoreWithTheCallersRights(t *testing.T) {
 	}
 }
 
+// A directory that the caller may not pass hides what is below it, whatever its mode.
+func TestRestoreNeedsToPass(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	w.mkdir(bob, "closed", 0o755)
+	w.mkdir(bob, "closed/open", 0o777)
+	w.file(alice, "closed/open/f", "text")
+	w.remove(alice, "closed/open/f")
+	w.as(bob, "closed", func(d mdfs.Dir, name string) error { return d.Chmod(name, 0o700) })
+	for _, r := range []Restoration{{}, {Filter: Filter{Under: "closed/open"}}, {DryRun: true}, {To: "closed/open"}} {
+		paths, errs := w.restore(alice, r)
+		if len(paths) > 0 {
+			t.Errorf("%+v: restored %q", r, paths)
+		}
+		wantErrno(t, errors.Join(errs...), syscall.EACCES)
+	}
+}
+
 // Of several who restore one entry, one wins.
 func TestRestoreAtOnce(t *testing.T) {
 	w := newWorld(t)

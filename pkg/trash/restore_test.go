@@ -203,6 +203,35 @@ func TestRestoreForce(t *testing.T) {
 	w.wantNothingTaken()
 }
 
+// Several removals of one path, by their ids, all come back.
+func TestRestoreByIDs(t *testing.T) {
+	for _, force := range []bool{false, true} {
+		w := newWorld(t)
+		u := user()
+		var ids []ID
+		for i := range 3 {
+			w.file(u, "f", fmt.Sprint(i))
+			w.remove(u, "f")
+		}
+		for e, err := range w.List(ctx, u, Filter{}) {
+			w.must(err)
+			ids = append(ids, e.ID)
+		}
+		want := []string{"f", "f.~1~", "f.~2~"}
+		if force {
+			want = []string{"f", "f", "f"}
+		}
+		w.mustRestore(u, Restoration{IDs: ids, Force: force, DryRun: true}, want...)
+		w.mustRestore(u, Restoration{IDs: ids, Force: force}, want...)
+		if s := w.tree("")["f"]; !force && !strings.HasSuffix(s, `"2"`) {
+			t.Error(s)
+		}
+		if force {
+			w.wantList(u, Filter{}, "f", "f")
+		}
+	}
+}
+
 func TestRestoreMissingParents(t *testing.T) {
 	w := newWorld(t)
 	u := user()

@@ -51,6 +51,7 @@ const (
 	keyData             // bytes
 	keyXattr            // one xattr
 	keyXlist            // the set of xattr names
+	keyLock             // the locks of an inode
 )
 
 func access(kind int, ino uint64, name string, write bool) Access {
@@ -160,6 +161,8 @@ func (c *Call) footprintInode(d *Disk, ino uint64, fp []Access) []Access {
 			fp = append(fp, access(keyData, ino, "", true), access(keyAttr, ino, "", true))
 		}
 		return fp
+	case "flock":
+		return append(fp, access(keyLock, ino, "", true))
 	case "getxattr":
 		return append(fp, access(keyXattr, ino, c.attr, false))
 	case "listxattr":
@@ -255,6 +258,8 @@ func (c *Call) args() string {
 		return fmt.Sprintf(" [%d,+%d)", c.off, c.n)
 	case "truncate":
 		return fmt.Sprintf(" %d", c.n)
+	case "flock":
+		return map[int]string{unix.LOCK_SH: " SH", unix.LOCK_EX: " EX", unix.LOCK_UN: " UN"}[c.flags]
 	}
 	return ""
 }

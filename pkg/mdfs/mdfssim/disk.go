@@ -31,7 +31,8 @@ type Disk struct {
 	dirty   []uint64          // inodes of over whose hash is out of date
 	sum     uint64
 	mounts  uint64
-	journal *journal // nil without Options.Journal
+	journal *journal                 // nil without Options.Journal
+	locks   map[uint64]map[*file]int // LOCK_SH or LOCK_EX, by inode; no Image has them
 }
 
 // Image is an immutable state of a disk. Safe for concurrent use.
@@ -48,7 +49,7 @@ func New(o Options) *Disk {
 
 // Disk makes a disk that starts in this state, all of it durable.
 func (im *Image) Disk(o Options) *Disk {
-	d := &Disk{o: o, base: im.inodes, over: map[uint64]*inode{}, mounts: im.mounts}
+	d := &Disk{o: o, base: im.inodes, over: map[uint64]*inode{}, mounts: im.mounts, locks: map[uint64]map[*file]int{}}
 	if o.XattrRoom == 0 {
 		d.o.XattrRoom = 64 << 10
 	}
@@ -77,7 +78,7 @@ func (d *Disk) Hash() uint64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.rehash()
-	return d.sum
+	return d.sum + d.lockSum()
 }
 
 func (d *Disk) rehash() {

@@ -222,7 +222,13 @@ func (f *file) Sync() error {
 	})
 }
 
-func (f *file) Close() error { return nil }
+// Close is a call only when there is a lock to give up.
+func (f *file) Close() error {
+	if !f.m.d.locked(f) {
+		return nil
+	}
+	return f.Flock(unix.LOCK_UN)
+}
 
 func (f *file) Getxattr(attr string) (v []byte, err error) {
 	err = f.do(&Call{Op: "getxattr", attr: attr}, func(c *Call, n *inode) error {

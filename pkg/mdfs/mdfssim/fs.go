@@ -29,6 +29,7 @@ type FS struct {
 
 	cred mdfs.Cred // guarded by d.mu
 
+	id  uint64
 	ino uint64 // last inode number given; guarded by d.mu
 }
 
@@ -45,7 +46,7 @@ func (d *Disk) Mount(o MountOptions) *FS {
 	if o.Clock == nil {
 		o.Clock = func() int64 { return time.Now().UnixNano() }
 	}
-	m := &FS{d: d, hook: o.Hook, clock: o.Clock, ino: o.ID << 32}
+	m := &FS{d: d, hook: o.Hook, clock: o.Clock, id: o.ID, ino: o.ID << 32}
 	m.cred = daemon()
 	return m
 }

@@ -14,6 +14,7 @@ var fileCases = []testCase{
 	{name: "Large", run: fileLarge},
 	{name: "Unlinked", run: fileUnlinked},
 	{name: "Directory", run: fileDirectory},
+	{name: "Flock", run: fileFlock},
 }
 
 func fileReadWrite(e *env) {
@@ -113,6 +114,30 @@ func fileUnlinked(e *env) {
 	same(e, "size", st.Size, 2)
 	e.write(e.file(e.root, "f", 0o644), "another")
 	same(e, "content beside a new file of the name", e.read(f), "be")
+}
+
+// Locks are of open files, not of processes: two of one process exclude each other.
+func fileFlock(e *env) {
+	a, b := e.file(e.root, "f", 0o644), e.open(e.root, "f", unix.O_RDWR, 0)
+	reader := e.open(e.root, "f", unix.O_RDONLY, 0)
+	e.ok(a.Flock(unix.LOCK_SH))
+	e.ok(b.Flock(unix.LOCK_SH))
+	e.fails("LOCK_EX beside another's LOCK_SH", a.Flock(unix.LOCK_EX), unix.EWOULDBLOCK)
+	e.ok(a.Flock(unix.LOCK_UN))
+	e.ok(b.Flock(unix.LOCK_EX))
+	e.ok(b.Flock(unix.LOCK_EX))
+	e.fails("LOCK_SH beside LOCK_EX", reader.Flock(unix.LOCK_SH), unix.EWOULDBLOCK)
+	e.fails("LOCK_EX beside LOCK_EX", a.Flock(unix.LOCK_EX), unix.EWOULDBLOCK)
+	e.ok(b.Flock(unix.LOCK_SH))
+	e.ok(reader.Flock(unix.LOCK_SH))
+	e.ok(b.Flock(unix.LOCK_UN))
+	e.ok(b.Flock(unix.LOCK_UN))
+	e.fails("LOCK_EX beside a reader's LOCK_SH", b.Flock(unix.LOCK_EX), unix.EWOULDBLOCK)
+	e.ok(e.root.Remove("f"))
+	e.ok(reader.Close())
+	e.ok(b.Flock(unix.LOCK_EX))
+	e.fails("no kind of lock", a.Flock(0), unix.EINVAL)
+	e.ok(e.file(e.root, "f", 0o644).Flock(unix.LOCK_EX))
 }
 
 func fileDirectory(e *env) {

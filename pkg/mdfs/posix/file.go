@@ -70,6 +70,20 @@ func (f *file) Seek(off int64, whence int) (pos int64, err error) {
 	return pos, err
 }
 
+// Flock implements mdfs.File.
+func (f *file) Flock(how int) error {
+	return f.call("flock", "", func(fd int) error {
+		if how != unix.LOCK_SH && how != unix.LOCK_EX && how != unix.LOCK_UN {
+			return unix.EINVAL
+		}
+		for {
+			if err := unix.Flock(fd, how|unix.LOCK_NB); err != unix.EINTR {
+				return err
+			}
+		}
+	})
+}
+
 // Sync implements mdfs.File. It is not repeated after an error: the kernel
 // tells of lost pages once.
 func (f *file) Sync() error { return f.call("fsync", "", unix.Fsync) }

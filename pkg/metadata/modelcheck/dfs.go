@@ -128,6 +128,9 @@ func (d *dfs) push(x *Exec, last *Actor) bool {
 	for _, a := range x.actors {
 		if a.status == parked {
 			f.feet[a.id] = a.pending.Footprint(make([]mdfssim.Access, 0, 4))
+			for _, m := range a.mounts { // which a kill would give up
+				f.feet[a.id] = m.Locks(f.feet[a.id])
+			}
 		}
 	}
 	only := d.see(x, &f)
@@ -164,8 +167,8 @@ func (d *dfs) see(x *Exec, f *frame) set {
 }
 
 // candidates lists what the scheduler may do: go on first, then switch, then kill.
-// An actor is killed only before a step that changes something: before any
-// other the result is that of a later kill.
+// An actor is killed only before a step that changes something, and while it has
+// locks: before any other the result is that of a later kill.
 func (d *dfs) candidates(x *Exec, f *frame) []choice {
 	cs := make([]choice, 0, 2*len(x.actors))
 	goesOn := f.last >= 0 && f.feet[f.last] != nil

@@ -60,9 +60,10 @@ type Actor struct {
 	resume  chan struct{}
 	status  status
 	pending step
-	history uint64 // of every step and its result
-	tick    int64  // changes made: its clock
-	doomed  bool   // unwinds at its next step
+	history uint64        // of every step and its result
+	tick    int64         // changes made: its clock
+	doomed  bool          // unwinds at its next step
+	mounts  []*mdfssim.FS // its locks go when it is killed
 }
 
 // choice is one decision of the scheduler.
@@ -212,6 +213,9 @@ func (x *Exec) next(last *Actor) *Actor {
 		}
 		x.kills--
 		a.status = killed
+		for _, m := range a.mounts {
+			m.Kill()
+		}
 		x.note(a, "KILLED", "before "+a.pending.String())
 	}
 }
@@ -290,7 +294,9 @@ func (a *Actor) After(c *mdfssim.Call) { a.after(c, c.Result) }
 
 // Mount gives the actor access to a disk.
 func (a *Actor) Mount(d *mdfssim.Disk) *mdfssim.FS {
-	return d.Mount(mdfssim.MountOptions{Hook: a, Clock: a.clock, ID: uint64(a.id) + 64})
+	m := d.Mount(mdfssim.MountOptions{Hook: a, Clock: a.clock, ID: uint64(a.id) + 64})
+	a.mounts = append(a.mounts, m)
+	return m
 }
 
 // clock gives every change a time of its own that depends on the actor alone.

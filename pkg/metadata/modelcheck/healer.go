@@ -53,7 +53,7 @@ func (p *Party) gc(before time.Time) error {
 		return err
 	}
 	_, err = p.md.Expire(p.ctx, refs, before, nil)
-	return errors.Join(err, p.md.Sweep(p.ctx, before))
+	return errors.Join(err, p.md.Sweep(p.ctx, before, nil))
 }
 
 // trashRefs lists the records in trash/.

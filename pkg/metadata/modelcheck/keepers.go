@@ -226,3 +226,46 @@ func (p *Party) versionOf(fl *metadata.File) (content objfmt.ID, cells string, e
 	}
 	return content, "", errors.Join(err, unix.ENOENT)
 }
+
+// purge lets everything in the trash go before its time.
+func (p *Party) purge() error {
+	refs, err := p.trashRefs()
+	for _, ref := range refs {
+		_, e := p.md.Purge(p.ctx, ref)
+		err = errors.Join(err, e)
+	}
+	return err
+}
+
+// gcBack is a gc that may not destroy what it has decided to.
+func (p *Party) gcBack() error {
+	refs, err := p.trashRefs()
+	if err != nil {
+		return err
+	}
+	_, err = p.md.Expire(p.ctx, refs, always, func([]metadata.Doom) error { return unix.ENOSPC })
+	return err
+}
+
+// hold reads a file again and again, and expects to, whatever becomes of its name.
+func (p *Party) hold(name string) error {
+	fl, _, err := p.open(name)
+	if err != nil {
+		return err
+	}
+	defer fl.Close()
+	if named, err := fl.Hold(); !named || err != nil {
+		return err
+	}
+	for range 2 {
+		s, err := fl.Newest(p.ctx)
+		if err == nil {
+			_, err = p.bytes(fl, s)
+		}
+		if err != nil {
+			p.wrong("held content lost", fl, err.Error())
+			return err
+		}
+	}
+	return nil
+}

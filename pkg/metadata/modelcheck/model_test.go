@@ -67,6 +67,8 @@ var pairs = []string{
 	"trashed/restore,gc", "trashed/restore,restore", "trashedobject/restore,fencegc", "trashedtwice/restore,gc",
 	"versioned/restorever,gc", "versioned/restorever,change", "versioned/stream,gc", "versionedpacked/gc,repack", "versionedown/restorever,gc",
 	"homeless/link,stream", "homeless/linkstream,fence", "homeless/linkstream,unlink", "linked/renamelink,unlink", "linked/unlink,change", "dir/rmdir,mkin",
+	"object/hold,unlinkgc", "packed/hold,renameover", "trashedtwice/gcback,gcall", "trashedtwice/restore,gcback", "versioned/restorever,gcback",
+	"object/unlink,purge", "trashedobject/restore,purge", "trashedtwice/purge,gc", "versioned/restorever,purge", "versioned/purge,gc", "trashed/purge,purge",
 }
 
 func TestPairs(t *testing.T) {
@@ -83,7 +85,7 @@ func TestPairs(t *testing.T) {
 var triples = []string{
 	"small/stream,fence,pack", "small/change,pack,release", "packed/stream,repack,gc", "trashed/restore,fence,gc",
 	"small/append,pack,release", "small/append,fence,append2", "object/stream,unlink,gc", "versioned/restorever,fence,gc",
-	"small/change,stream,fence",
+	"small/change,stream,fence", "object/hold,unlink,gcall", "object/unlink,purge,gcall", "trashedtwice/restore,purge,gc", "trashedtwice/gcback,restore,gc",
 }
 
 // TestLateLoser: a session that has slept while its base moved, and was replaced,

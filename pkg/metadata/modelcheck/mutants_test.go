@@ -54,6 +54,8 @@ var mutants = []mutant{
 	{name: "TableIDs", omit: omit.TableIDs, setup: "multi", deeds: []string{"multi"}},
 	{name: "PackSum", omit: omit.PackSum, setup: "nothing", deeds: []string{"create"}, power: true},
 	{name: "RestoreRecordFirst", omit: omit.RestoreRecordFirst, setup: "versioned", deeds: []string{"restorever", "gctwice"}, noKill: true, residue: true},
+	{name: "Hold", omit: omit.Hold, setup: "object", deeds: []string{"hold", "unlinkgc"}, noKill: true},
+	{name: "BegunName", omit: omit.BegunName, setup: "trashedtwice", deeds: []string{"gcback", "gcall"}},
 
 	{name: "SyncPublish", omit: omit.SyncPublish, setup: "object", deeds: []string{"stream"}, power: true},
 	{name: "SyncHome", omit: omit.SyncHome, setup: "nothing", deeds: []string{"createmulti"}, power: true},

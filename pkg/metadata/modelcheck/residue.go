@@ -52,7 +52,7 @@ func lenient(setup string, names []string) (r residue) {
 			removals++
 		}
 	}
-	if has("renameover") && removals > 1 || removals > 0 && has("gcall", "fencegc", "create", "createmulti") {
+	if has("renameover") && removals > 1 || removals > 0 && has("gcall", "gcback", "fencegc", "create", "createmulti") {
 		r |= unrecordedDeletion
 	}
 	if has("gcall", "gctwice", "fencegc", "unlinkgc") {

@@ -45,6 +45,7 @@ func init() {
 		{name: "rmdir", do: func(p *Party) error { return p.rmdir("d") }},
 		{name: "mkin", do: func(p *Party) error { return p.createIn("d", "x", "n") }},
 		{name: "read", do: func(p *Party) error { return p.read("f") }},
+		{name: "hold", do: func(p *Party) error { return p.hold("f") }, named: true},
 		{name: "touch", do: func(p *Party) error { return p.touch("f") }},
 		// keepers
 		{name: "fence", do: func(p *Party) error { return p.recover() }},
@@ -65,6 +66,8 @@ func init() {
 		{name: "fencework", do: (*Party).fenceWork},
 		{name: "gc", do: func(p *Party) error { return p.gc(setupEnd) }},              // keeps its distance
 		{name: "gcall", do: func(p *Party) error { return p.gc(always) }, late: true}, // no grace at all
+		{name: "purge", do: (*Party).purge},
+		{name: "gcback", do: (*Party).gcBack, late: true, named: true}, // cannot tell, and gives all back
 		{name: "fencegc", do: func(p *Party) error { _ = p.recover(); return p.gc(always) }, late: true},
 	} {
 		deeds[d.name] = d

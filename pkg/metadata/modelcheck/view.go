@@ -98,7 +98,7 @@ func (v *view) walk(d mdfs.Dir, at string) error {
 func (v *view) enter(d mdfs.Dir, e mdfs.Dirent, p string) error {
 	top, rest, _ := strings.Cut(p, "/")
 	v.below[top] = append(v.below[top], p)
-	home := top == "files" || top == "staged" || top == "dead" && strings.HasPrefix(rest, "h.")
+	home := top == "files" || top == "staged" || top == "dead" && (strings.HasPrefix(rest, "h.") || strings.HasPrefix(rest, "x."))
 	switch {
 	case (top == "tree" || home) && e.Type == unix.S_IFREG:
 		f, err := v.file(d, e)

@@ -70,6 +70,10 @@ const (
 	PackSum
 	// RestoreRecordFirst takes a version's record before its own work record exists.
 	RestoreRecordFirst
+	// Hold destroys a deleted file without asking who holds it (R5).
+	Hold
+	// BegunName destroys a file whose home still has the name by which it can be given back (R5).
+	BegunName
 
 	// SyncPublish acknowledges a publish before the inode is synced.
 	SyncPublish

@@ -1,0 +1,348 @@
+package metadata
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"marfs/pkg/mdfs"
+	"marfs/pkg/objfmt"
+)
+
+// noGrace lets tests tell what a hold does from what the grace time does.
+func noGrace(t *testing.T) *world {
+	w := newWorld(t)
+	w.o.Grace = 0
+	w.FS = w.open(w.o)
+	return w
+}
+
+// wantTrash: these records, whatever their order, and no others.
+func (w *world) wantTrash(want ...TrashRef) {
+	w.t.Helper()
+	less := func(a, b TrashRef) int { return strings.Compare(a.Day+a.Name, b.Day+b.Name) }
+	have := slices.SortedFunc(slices.Values(w.trash()), less)
+	if slices.SortFunc(want, less); !slices.Equal(have, want) {
+		w.t.Errorf("trash %v, want %v", have, want)
+	}
+}
+
+// wantExpired runs gc over everything, a month later.
+func (w *world) wantExpired(what string, want Expired) {
+	w.t.Helper()
+	if have := w.expire(); have != want {
+		w.t.Errorf("%s: %+v, want %+v", what, have, want)
+	}
+}
+
+func held(w *world, f *FS, name string) *File {
+	w.t.Helper()
+	fl, err := f.Open(ctx, f.Tree(), name)
+	w.must(err)
+	if named, err := fl.Hold(); !named || err != nil {
+		w.t.Fatalf("hold: named %t, %v", named, err)
+	}
+	return fl
+}
+
+// A file that somebody holds outlives keep and grace, however it lost its name.
+func TestHold(t *testing.T) {
+	for name, remove := range map[string]func(w *world) error{
+		"unlinked":     func(w *world) error { return w.Unlink(ctx, me("f"), w.Tree(), "f") },
+		"renamed over": func(w *world) error { return w.Rename(ctx, me("g"), w.Tree(), "g", w.Tree(), "f", "f", 0) },
+		"purged": func(w *world) error {
+			if err := w.Unlink(ctx, me("f"), w.Tree(), "f"); err != nil {
+				return err
+			}
+			_, err := w.Purge(ctx, w.trash()[0])
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := noGrace(t)
+			w.file("f", "text")
+			w.file("g", "other")
+			first, second := held(w, w.node("node2"), "f"), held(w, w.FS, "f")
+			w.must(remove(w))
+			refs := w.trash()
+			st, err := first.Inode().Stat()
+			w.must(err)
+			for _, reader := range []*File{first, second} {
+				w.wantExpired("held", Expired{Kept: 1})
+				w.wantTrash(refs...)
+				w.wantHome(first.ID(), stagedName)
+				w.must(reader.Close())
+			}
+			if now, err := w.StatID(ctx, first.ID()); err != nil || now.Ctim != st.Ctim {
+				t.Errorf("the held file was changed: ctime %v, was %v, %v", now.Ctim, st.Ctim, err)
+			}
+			w.wantExpired("let go", Expired{Destroyed: 1, Bytes: 4})
+			w.wantHome(first.ID(), "")
+			w.wantTrash()
+		})
+	}
+}
+
+// Whoever holds a file too late is told.
+func TestHoldWithoutName(t *testing.T) {
+	w := noGrace(t)
+	fl := w.file("f", "text")
+	w.must(w.Unlink(ctx, me("f"), w.Tree(), "f"))
+	if named, err := fl.Hold(); named || err != nil {
+		t.Errorf("after the unlink: named %t, %v", named, err)
+	}
+	w.must(fl.inode.Flock(unix.LOCK_UN))
+	gc, err := w.node("gc").OpenID(ctx, fl.ID())
+	w.must(err)
+	defer gc.Close()
+	if h, err := gc.seize(); h != holderNone || err != nil {
+		t.Errorf("seize: %v, %v", h, err)
+	}
+	if named, err := fl.Hold(); named || err != nil {
+		t.Errorf("while a gc is at it: named %t, %v", named, err)
+	}
+	if h, err := fl.seize(); h != holderGC || err != nil {
+		t.Errorf("seize of another gc: %v, %v", h, err)
+	}
+	w.wantExpired("in the hands of another gc", Expired{Kept: 1})
+	w.wantHome(fl.ID(), stagedName)
+}
+
+// lockless is a file on a filesystem without flock.
+type lockless struct{ mdfs.File }
+
+func (lockless) Flock(int) error { return &os.PathError{Op: "flock", Err: syscall.ENOLCK} }
+
+func TestHoldWithoutLocks(t *testing.T) {
+	w := newWorld(t)
+	fl := w.file("f", "text")
+	fl.inode = lockless{fl.inode}
+	if named, err := fl.Hold(); !named || err != nil {
+		t.Errorf("hold: named %t, %v", named, err)
+	}
+	if h, err := fl.seize(); h != holderNone || err != nil {
+		t.Errorf("seize: %v, %v", h, err)
+	}
+}
+
+// A gc died with the file in its hands: the sweep gives back what is held.
+func TestSweepSparesHeld(t *testing.T) {
+	for _, purged := range []bool{false, true} {
+		w := noGrace(t)
+		w.file("f", "text")
+		reader := held(w, w.FS, "f")
+		w.must(w.Unlink(ctx, me("f"), w.Tree(), "f"))
+		ref := w.trash()[0]
+		if purged {
+			var err error
+			ref, err = w.Purge(ctx, ref)
+			w.must(err)
+		}
+		taken, err := w.takeTrash(ref)
+		w.must(err)
+		w.must(w.moveHome(stepDeadHome, reader.ID(), stagedName, deadName))
+		w.pass(time.Hour)
+		w.must(w.Sweep(ctx, *w.clock, nil))
+		w.wantHome(reader.ID(), stagedName)
+		w.wantTrash(ref)
+		w.must(reader.Close())
+
+		_, err = w.takeTrash(ref)
+		w.must(err)
+		w.must(w.moveHome(stepDeadHome, reader.ID(), stagedName, deadName))
+		w.pass(time.Hour)
+		var told []Doom
+		w.must(w.Sweep(ctx, *w.clock, func(d []Doom) error { told = append(told, d...); return nil }))
+		if len(told) != 1 || told[0].Size != 4 {
+			t.Errorf("told %+v of %s", told, taken)
+		}
+		w.wantHome(reader.ID(), "")
+		w.wantTrash()
+	}
+}
+
+// everything puts one of each kind into trash; packed says in what pack f was.
+func (w *world) everything() (packed objfmt.ObjectID) {
+	w.t.Helper()
+	w.file("f", "text")
+	w.file("v", "old")
+	w.pack(w.pinned("f"))
+	_, err := w.stream(w.FS, w.pinned("v"), 100) // "old" is a version
+	w.must(err)
+	s, err := w.pinned("f").Newest(ctx)
+	w.must(err)
+	w.must(w.Link(ctx, me("h"), w.Tree(), "f", w.Tree(), "h"))
+	w.must(w.Tree().Mkdir("d", 0o755))
+	w.must(w.Tree().Symlink("target", "s"))
+	w.must(w.Unlink(ctx, me("f"), w.Tree(), "f"))
+	w.must(w.Unlink(ctx, me("h"), w.Tree(), "h"))
+	w.must(w.Unlink(ctx, me("s"), w.Tree(), "s"))
+	w.must(w.Rmdir(ctx, me("d"), w.Tree(), "d"))
+	return s.Source.Object.Object
+}
+
+func TestExpireTells(t *testing.T) {
+	w := newWorld(t)
+	pack := w.everything()
+	w.pass(31 * 24 * time.Hour)
+	var told []Doom
+	done, err := w.Expire(ctx, w.trash(), *w.clock, func(list []Doom) error {
+		told = append(told, list...)
+		w.wantNames(bodiesName, 1) // nothing is gone yet
+		return nil
+	})
+	w.must(err)
+	if done != (Expired{Destroyed: 4, Dropped: 1, Bytes: 7}) { // the second record of f has nothing left
+		t.Errorf("%+v", done)
+	}
+	kinds := map[objfmt.RecordKind]Doom{}
+	for _, d := range told {
+		kinds[d.Record.Kind] = d
+		if d.UID != uint32(os.Geteuid()) {
+			t.Errorf("%s: owner %d", d.Record.Kind, d.UID)
+		}
+	}
+	if len(told) != 4 || len(kinds) != 4 {
+		t.Fatalf("told %+v", told)
+	}
+	if d := kinds[objfmt.RecordFile]; d.Size != 4 || len(d.Slots) != 1 || d.Slots[0].Source.Object.Object != pack {
+		t.Errorf("file: %+v", d)
+	}
+	if d := kinds[objfmt.RecordVersion]; d.Size != 3 || len(d.Slots) != 1 || d.Record.Slot == nil || d.Slots[0].Source.Kind != objfmt.SourceBody {
+		t.Errorf("version: %+v", d)
+	}
+	w.wantTrash()
+
+	w.must(w.Retire(pack, "repack"))
+	told = nil
+	w.pass(31 * 24 * time.Hour)
+	_, err = w.Expire(ctx, w.trash(), *w.clock, func(list []Doom) error { told = append(told, list...); return nil })
+	w.must(err)
+	if len(told) != 1 || told[0].Record.Kind != objfmt.RecordPack || told[0].Record.Object != pack {
+		t.Errorf("pack: %+v", told)
+	}
+}
+
+// When nobody could be told, or the caller has had enough, all is as before.
+func TestExpireGivesBack(t *testing.T) {
+	boom := errors.New("the log is full")
+	for _, purged := range []bool{false, true} {
+		for name, fail := range map[string]func(stop func()) error{
+			"not told": func(func()) error { return boom },
+			"stopped":  func(stop func()) error { stop(); return nil },
+		} {
+			t.Run(name, func(t *testing.T) {
+				w := newWorld(t)
+				pack := w.everything()
+				w.must(w.Retire(pack, "repack"))
+				if purged {
+					for _, ref := range w.trash() {
+						_, err := w.Purge(ctx, ref)
+						w.must(err)
+					}
+				}
+				refs, objects := w.trash(), w.store.len()
+				w.pass(31 * 24 * time.Hour)
+				ctx, stop := context.WithCancel(ctx)
+				done, err := w.Expire(ctx, refs, *w.clock, func([]Doom) error { return fail(stop) })
+				if err == nil || done.Destroyed != 0 || done.Dropped != 0 || done.Kept != len(refs) {
+					t.Errorf("%+v, %v", done, err)
+				}
+				w.wantTrash(refs...)
+				w.wantNames(versionName, 1)
+				w.wantNames(bodiesName, 1)
+				if w.store.len() != objects {
+					t.Errorf("%d objects, were %d", w.store.len(), objects)
+				}
+				if problems := w.audit(); len(problems) > 0 {
+					t.Errorf("%q", problems)
+				}
+				w.expire()
+				w.expire() // the pack waited for its member
+				w.wantTrash()
+			})
+		}
+	}
+}
+
+// What could not be given back is left in dead/, and the next sweep's to tell and
+// to destroy.
+func TestExpireCannotGiveBack(t *testing.T) {
+	w := newWorld(t)
+	fl := w.file("f", "text")
+	w.must(w.Unlink(ctx, me("f"), w.Tree(), "f"))
+	ref := w.trash()[0]
+	w.pass(31 * 24 * time.Hour)
+	day := filepath.Join(w.root, ref.dir())
+	_, err := w.Expire(ctx, w.trash(), *w.clock, func([]Doom) error {
+		w.must(os.Remove(day))
+		w.must(os.WriteFile(day, nil, 0o600)) // in the way of the record
+		return errors.New("not told")
+	})
+	wantErrno(t, err, syscall.ENOTDIR)
+	w.must(os.Remove(day))
+	w.wantHome(fl.ID(), stagedName)
+	w.pass(2 * time.Hour)
+	w.must(w.Sweep(ctx, *w.clock, func([]Doom) error { t.Error("told of a file that is back"); return nil }))
+	w.wantTrash(ref)
+	w.wantExpired("given back", Expired{Destroyed: 1, Bytes: 4})
+}
+
+// A deleted file is read through its home, in every form that content has.
+func TestOpenDeleted(t *testing.T) {
+	w := newWorld(t)
+	w.file("own", "text")
+	body := w.file("body", "old")
+	w.must(w.replace(w.FS, body, "new body"))
+	table := w.file("table", "old")
+	w.must(w.change("table", func(s *Session) error { return w.publishTables(s) }))
+	for _, name := range []string{"own", "body", "table"} {
+		_, s := w.read(w.FS, name)
+		before, _ := w.read(w.FS, name)
+		w.must(w.Unlink(ctx, me(name), w.Tree(), name))
+		fl, err := w.node("reader of "+name).OpenID(ctx, s.File)
+		w.must(err)
+		defer fl.Close()
+		now, err := fl.Newest(ctx)
+		w.must(err)
+		if text, err := contentOf(fl, now); text != before || err != nil {
+			t.Errorf("%s: read %q, %v, want %q", name, text, err, before)
+		}
+		if st, err := w.StatID(ctx, s.File); err != nil || st.Nlink != 1 {
+			t.Errorf("%s: %d links, %v", name, st.Nlink, err)
+		}
+	}
+	for _, fl := range []*File{body, table} { // a version of it, too
+		refs, err := w.TrashOf(ctx, fl.ID())
+		w.must(err)
+		versions := 0
+		for _, ref := range refs {
+			r, err := w.ReadTrash(ctx, ref)
+			w.must(err)
+			if r.Kind != objfmt.RecordVersion {
+				continue
+			}
+			versions++
+			v, err := w.Version(ctx, r.Content)
+			w.must(err)
+			if text, err := contentOf(fl, *v.Slot); text != "old" || err != nil {
+				t.Errorf("version: read %q, %v", text, err)
+			}
+			_, err = w.takeVersion(stepTake, r.Content, restorer(objfmt.NewID()))
+			w.must(err)
+			_, err = w.Version(ctx, r.Content)
+			wantErrno(t, err, syscall.ENOENT)
+		}
+		if versions != 1 {
+			t.Errorf("%d versions", versions)
+		}
+	}
+}
