@@ -119,24 +119,31 @@ func (f *FS) hasTrash(ref TrashRef) (found bool, err error) {
 
 // readRecord reads and checks a record.
 func readRecord(d mdfs.Dir, name string) (objfmt.Record, error) {
-	part, shared, err := objfmt.ParseRecordPart(name)
+	b, err := readRecordText(d, name)
 	if err != nil {
 		return objfmt.Record{}, err
 	}
-	var b []byte
-	if shared {
-		b, err = readPart(d, name, part)
-	} else {
-		b, err = readFile(d, name, objfmt.MaxRecord)
-	}
-	if err != nil {
-		return objfmt.Record{}, err
-	}
+	return parseRecord(name, b)
+}
+
+func parseRecord(name string, b []byte) (objfmt.Record, error) {
 	r, err := objfmt.ParseRecord(b)
 	if err != nil {
 		return objfmt.Record{}, fmt.Errorf("%s: %w", name, err)
 	}
 	return r, nil
+}
+
+// readRecordText reads what is a record, whole, or part of a file.
+func readRecordText(d mdfs.Dir, name string) ([]byte, error) {
+	part, shared, err := objfmt.ParseRecordPart(name)
+	if err != nil {
+		return nil, err
+	}
+	if shared {
+		return readPart(d, name, part)
+	}
+	return readFile(d, name, objfmt.MaxRecord)
 }
 
 // readPart reads a record that shares its file; less than that, if a power failure

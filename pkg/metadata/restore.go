@@ -113,7 +113,7 @@ func (f *FS) ReadOwned(ctx context.Context, ref TrashRef, uid uint32) (r objfmt.
 	}
 	var b []byte
 	err = f.in(ref.dir(), func(d mdfs.Dir) (err error) {
-		b, err = readFile(d, ref.Name, objfmt.MaxRecord)
+		b, err = readRecordText(d, ref.Name)
 		return err
 	})
 	if err != nil {
@@ -124,9 +124,7 @@ func (f *FS) ReadOwned(ctx context.Context, ref TrashRef, uid uint32) (r objfmt.
 	if found && string(owner) != strconv.FormatUint(uint64(uid), 10) {
 		return r, true, nil
 	}
-	if r, err = objfmt.ParseRecord(b); err != nil {
-		err = fmt.Errorf("%s: %w", ref.Name, err)
-	}
+	r, err = parseRecord(ref.Name, b)
 	return r, false, err
 }
 
