@@ -346,3 +346,41 @@ func TestOpenDeleted(t *testing.T) {
 		}
 	}
 }
+
+// Tables that go on with each other's chunks: an object goes with the last of them,
+// also when they go together, and stays with one that lives.
+func TestExpireSharedChunks(t *testing.T) {
+	w := newWorld(t)
+	fl := w.file("f", "text")
+	var objects []objfmt.ObjectRef
+	for range 4 {
+		objects = append(objects, ref(w.newObjectID(), 0, 10))
+		w.store.put(objects[len(objects)-1])
+	}
+	for _, chunks := range [][]int{{0, 1}, {0, 1, 2}, {1, 2, 3}, {2, 3}} {
+		w.must(w.change("f", func(s *Session) error {
+			table := &objfmt.ChunkTable{}
+			for i, c := range chunks {
+				table.Chunks = append(table.Chunks, objfmt.Chunk{Offset: int64(i) * 10, Length: 10, Object: objects[c], Sum: 1})
+			}
+			content, src, err := s.PutTable(ctx, table)
+			if err != nil {
+				return err
+			}
+			_, err = s.Publish(ctx, content, src, src.Stored, time.Now(), objfmt.Final)
+			return err
+		}))
+	}
+	w.wantExpired("versions", Expired{Destroyed: 4, Bytes: 4 + 20 + 30 + 30})
+	for i, o := range objects {
+		if want := i >= 2; w.store.holds(o) != want {
+			t.Errorf("object %d: %t, want %t", i, w.store.holds(o), want)
+		}
+	}
+	w.must(w.Unlink(ctx, me("f"), w.Tree(), "f"))
+	w.wantExpired("file", Expired{Destroyed: 1, Bytes: 20})
+	w.wantNames(chunksName, 0)
+	if w.store.len() != 0 || w.home(fl.ID()) != "" {
+		t.Errorf("%d objects are left", w.store.len())
+	}
+}
