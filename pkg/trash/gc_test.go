@@ -895,3 +895,55 @@ func TestPruneLogs(t *testing.T) {
 		t.Errorf("have %v, want %v; %v", names, want, err)
 	}
 }
+
+// What a dead process has left is listed, written down, and ended in two steps; what
+// the living do is left alone.
+func TestGCAbandoned(t *testing.T) {
+	w := newGCWorld(t, Policy{Keep: gcDay, Grace: time.Hour})
+	ctx := context.Background()
+	w.write("f", 10)
+	fl, err := w.Meta.Open(ctx, w.Meta.Tree(), "f")
+	w.must(err)
+	defer fl.Close()
+	base, err := fl.Newest(ctx)
+	w.must(err)
+	s, err := w.Meta.Begin(ctx, fl, gcWho("f"), base)
+	w.must(err)
+	w.store.has[s.Object] = true
+	w.Meta = w.open()
+	for _, lives := range []bool{true, false} {
+		alive := func(metadata.Node) bool { return lives }
+		var places []string
+		r, err := w.collector(Options{}).Abandoned(ctx, w.Trash, alive, func(l metadata.Leftover) error {
+			places = append(places, l.Place[:len("work/node1/")]+l.Record.Path)
+			return nil
+		})
+		w.must(err)
+		if lives {
+			wantSums(t, r.Rows)
+			continue
+		}
+		wantSums(t, r.Rows, "abandoned abandoned 1 0")
+		if !slices.Equal(places, []string{"work/node1/f"}) {
+			t.Errorf("at %v", places)
+		}
+	}
+	nobody := func(metadata.Node) bool { return false }
+	for _, place := range []string{"work/node1/", "dead/w."} { // at once, and what was put aside after grace
+		log := &gcSink{}
+		r, err := w.collector(Options{}).Recover(ctx, w.Trash, log.audit(), nobody)
+		w.must(err)
+		lines := log.lines(t, "recover")
+		if r.Failures.Count > 0 || len(lines) != 1 || !strings.HasPrefix(lines[0].Place, place) || lines[0].Path != "f" || len(lines[0].Objects) != 1 {
+			t.Errorf("%+v, %s", r, log.String())
+		}
+		if w.store.has[s.Object] {
+			t.Error("the object of the unfinished write is there")
+		}
+		w.pass(2 * time.Hour)
+	}
+	if names := append(w.names("dead"), w.names("work")...); len(names) != 0 {
+		t.Errorf("left: %v", names)
+	}
+	w.wantLeft("f")
+}
