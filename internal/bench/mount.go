@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -78,8 +79,9 @@ func marfs(ctx context.Context, bin, base string) (*mount, error) {
 	return up(ctx)
 }
 
-// loopback mounts go-fuse's own example over a directory below base.
-func loopback(ctx context.Context, base string) (*mount, error) {
+// loopback mounts go-fuse's own example over a directory below base. With -allow-other
+// the kernel checks permissions, as it does for ours.
+func loopback(ctx context.Context, base string, flags ...string) (*mount, error) {
 	bin, mnt, data := filepath.Join(base, "loopback"), filepath.Join(base, "mnt"), filepath.Join(base, "data")
 	for _, d := range []string{mnt, data} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
@@ -91,7 +93,7 @@ func loopback(ctx context.Context, base string) (*mount, error) {
 	}
 	var up func(context.Context, ...string) (*mount, error)
 	up = func(ctx context.Context, _ ...string) (*mount, error) {
-		return serve(ctx, exec.Command(bin, "-q", mnt, data), mnt, mnt, up)
+		return serve(ctx, exec.Command(bin, slices.Concat(flags, []string{"-q", mnt, data})...), mnt, mnt, up)
 	}
 	return up(ctx)
 }
