@@ -89,7 +89,7 @@ func (d *deletion) lock(fl *File, done *Expired) (free bool, err error) {
 	}
 	done.Kept++
 	if h == holderReader {
-		if err := fl.homeBack(); err != nil {
+		if err := fl.homeBack(deadName); err != nil {
 			return false, err
 		}
 	}
@@ -133,14 +133,14 @@ func (fl *File) seize() (holder, error) {
 	return holderReader, fileError("lock", fl.id, err)
 }
 
-// homeBack puts a home back that is in dead/; where it is elsewhere, it stays.
-func (fl *File) homeBack() error {
+// homeBack puts a home back that is in a place of dead/; where it is elsewhere, it stays.
+func (fl *File) homeBack(place string) error {
 	s, _, err := fl.newest()
 	if err != nil {
 		return err
 	}
 	want, _ := homeFor(s)
-	if err := fl.f.moveHome(stepDeadHome, fl.id, deadName, want); err != nil {
+	if err := fl.f.moveHome(stepDeadHome, fl.id, place, want); err != nil {
 		return ignore(err, syscall.ENOENT)
 	}
 	return fl.placeHome(0)
@@ -154,8 +154,8 @@ func (fl *File) named() (bool, error) {
 
 // spare puts the home of a file that has a name back, and drops the record.
 func (f *FS) spare(fl *File, place, record string, done *Expired) error {
-	if place == deadName {
-		if err := fl.homeBack(); err != nil {
+	if place == deadName || place == begunPlace {
+		if err := fl.homeBack(place); err != nil {
 			return err
 		}
 	}
@@ -237,7 +237,7 @@ func (d *deletion) destroy(ctx context.Context, b *batch) error {
 	if err != nil {
 		return err
 	}
-	if mine, err := d.begin(b); err != nil || !mine {
+	if mine, err := d.begin(b, fl); err != nil || !mine {
 		return err
 	}
 	for _, s := range chain {
@@ -268,19 +268,26 @@ func (d *deletion) lost(b *batch) error {
 }
 
 // begin gives the home the name that says so, if it has not got it. Another gc may
-// have moved it before the file was locked.
-func (d *deletion) begin(b *batch) (mine bool, err error) {
+// have moved it before the file was locked. Then it looks for names once more: since
+// this one was taken, another may have given it back, and somebody restored it, while
+// a third one took it. From here on nobody can.
+func (d *deletion) begin(b *batch, fl *File) (mine bool, err error) {
 	if b.f.o.Omit.Has(omit.BegunName) {
 		return true, nil
 	}
 	err = b.f.moveHome(stepDeadHome, d.file, deadName, begunPlace)
-	if !errors.Is(err, syscall.ENOENT) {
+	if errors.Is(err, syscall.ENOENT) {
+		if mine, err = b.f.homeIn(begunPlace, d.file); err == nil && !mine {
+			return false, d.lost(b)
+		}
+	}
+	if err != nil {
+		return false, err
+	}
+	if named, err := fl.named(); err != nil || !named {
 		return err == nil, err
 	}
-	if mine, err = b.f.homeIn(begunPlace, d.file); mine || err != nil {
-		return mine, err
-	}
-	return false, d.lost(b)
+	return false, b.f.spare(fl, begunPlace, d.name, b.done)
 }
 
 func (f *FS) destroyFile(d *deletion) error {
@@ -327,5 +334,5 @@ func (d *deletion) homeBack(fl *File) error {
 	if begun, err := fl.f.homeIn(begunPlace, d.file); err != nil || begun {
 		return errors.Join(err, errBegun)
 	}
-	return fl.homeBack()
+	return fl.homeBack(deadName)
 }

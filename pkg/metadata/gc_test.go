@@ -385,3 +385,53 @@ func TestExpireSharedChunks(t *testing.T) {
 		t.Errorf("%d objects are left", w.store.len())
 	}
 }
+
+// Where there are no locks: a gc that is about to destroy a file has not seen that
+// another gave it back, that it was restored, and that a third one, which looked before
+// that, has just taken the home and will see the name. Nor does who destroys then.
+func TestDestroyLooksOnceMore(t *testing.T) {
+	w := noGrace(t)
+	fl := w.file("f", "text")
+	_, err := w.stream(w.FS, fl, 100)
+	w.must(err)
+	w.expire() // the version
+	w.must(w.Unlink(ctx, me("f"), w.Tree(), "f"))
+	ref := w.trash()[0]
+	other := w.node("other")
+	w.pass(30 * 24 * time.Hour)
+	told := 0
+	_, err = w.Expire(ctx, w.trash(), *w.clock, func(list []Doom) error {
+		told += len(list)
+		r, err := other.recordAt(deadName, deadTrash+ref.Name, ref.Name)
+		w.must(err)
+		w.must(other.moveHome(stepDeadHome, fl.ID(), deadName, filesName))
+		w.must(other.backToTrash(deadTrash+ref.Name, r))
+		w.must(other.Restore(ctx, me("f"), ref, w.Tree(), "f"))
+		w.must(other.moveHome(stepDeadHome, fl.ID(), filesName, deadName))
+		return nil
+	})
+	w.must(err)
+	w.wantHome(fl.ID(), filesName)
+	if n := w.store.len(); n != 1 || told != 1 {
+		t.Errorf("%d objects, %d told", n, told)
+	}
+	w.wantTrash()
+}
+
+// A version whose file is taken for begun for a moment, though it has a name, is in use.
+func TestBegunWithNameIsInUse(t *testing.T) {
+	w := noGrace(t)
+	fl := w.file("f", "text")
+	s, err := fl.Newest(ctx)
+	w.must(err)
+	w.must(w.moveHome(stepDeadHome, fl.ID(), stagedName, begunPlace))
+	if use, err := w.usedBy(ctx, fl.ID(), s.Content); use != usedNewest || err != nil {
+		t.Errorf("use %v, %v", use, err)
+	}
+	w.must(w.moveHome(stepDeadHome, fl.ID(), begunPlace, stagedName))
+	w.must(w.Unlink(ctx, me("f"), w.Tree(), "f"))
+	w.must(w.moveHome(stepDeadHome, fl.ID(), stagedName, begunPlace))
+	if use, err := w.usedBy(ctx, fl.ID(), s.Content); use != usedNot || err != nil {
+		t.Errorf("without names: use %v, %v", use, err)
+	}
+}

@@ -32,10 +32,7 @@ func (f *FS) usedBy(ctx context.Context, file, content objfmt.ID) (use, error) {
 		return usedNot, err
 	}
 	defer fl.Close()
-	switch place {
-	case begunPlace:
-		return usedNot, nil
-	case deadName:
+	if place == deadName || place == begunPlace {
 		st, err := fl.inode.Stat()
 		if err != nil || st.Nlink == 1 {
 			return usedNot, err
