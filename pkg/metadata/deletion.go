@@ -176,7 +176,7 @@ func (d *deletion) doom(ctx context.Context, f *FS) (Doom, error) {
 	doom := Doom{Record: d.record}
 	fl, err := f.openHome(d.file, takenPlaces)
 	if err != nil {
-		return doom, ignore(err, syscall.ENOENT) // another is faster
+		return doom, err
 	}
 	defer fl.Close()
 	st, err := fl.inode.Stat()

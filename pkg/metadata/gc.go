@@ -160,16 +160,21 @@ func (b *batch) describe(ctx context.Context) error {
 	var errs []error
 	told := map[objfmt.ID]bool{} // files: one may have several records, and goes once
 	b.list = slices.DeleteFunc(b.list, func(d doomed) bool {
-		if x, ok := d.(*deletion); ok {
-			if told[x.file] {
-				return false
-			}
-			told[x.file] = true
+		x, isFile := d.(*deletion)
+		if isFile && told[x.file] {
+			return false
 		}
 		doom, err := d.doom(ctx, b.f)
-		if err == nil {
+		switch {
+		case err == nil:
 			b.dooms = append(b.dooms, doom)
+			if isFile {
+				told[x.file] = true
+			}
 			return false
+		case isFile && errors.Is(err, syscall.ENOENT): // another is faster
+			errs = append(errs, x.lost(b))
+			return true
 		}
 		b.done.Kept++
 		errs = append(errs, err, d.giveBack(b.f))

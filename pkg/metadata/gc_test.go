@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"marfs/internal/fault"
 	"marfs/pkg/mdfs"
 	"marfs/pkg/objfmt"
 )
@@ -434,4 +435,49 @@ func TestBegunWithNameIsInUse(t *testing.T) {
 	if use, err := w.usedBy(ctx, fl.ID(), s.Content); use != usedNot || err != nil {
 		t.Errorf("without names: use %v, %v", use, err)
 	}
+}
+
+// Two give the same record back: the second finds nothing to do, which is no failure.
+func TestGiveBackTwice(t *testing.T) {
+	w := noGrace(t)
+	w.file("f", "text")
+	w.must(w.Unlink(ctx, me("f"), w.Tree(), "f"))
+	refs := w.trash()
+	w.pass(30 * 24 * time.Hour)
+	full := errors.New("full")
+	_, err := w.Expire(ctx, refs, *w.clock, func([]Doom) error {
+		if err := w.node("other").Sweep(ctx, *w.clock, func([]Doom) error { return full }); !errors.Is(err, full) {
+			t.Errorf("sweep: %v", err)
+		}
+		return full
+	})
+	if !errors.Is(err, full) || errors.Is(err, syscall.ENOENT) {
+		t.Errorf("gc: %v", err)
+	}
+	w.wantTrash(refs...)
+}
+
+// What cannot be described once is asked again for the file's next record: nothing is
+// destroyed that was not told of.
+func TestDescribeAgain(t *testing.T) {
+	w := noGrace(t)
+	fl := w.file("f", "text")
+	w.must(w.Link(ctx, me("f"), w.Tree(), "f", w.Tree(), "g"))
+	w.must(w.Unlink(ctx, me("f"), w.Tree(), "f"))
+	w.must(w.Unlink(ctx, me("g"), w.Tree(), "g"))
+	s, err := fl.Newest(ctx)
+	w.must(err)
+	taken := filepath.Join(w.root, takenName, s.Content.Fan(), s.Content.String()+".gsomebody")
+	w.must(os.MkdirAll(filepath.Dir(taken), 0o700))
+	w.must(os.WriteFile(taken, nil, 0o600))
+	disarm, err := fault.Arm("metadata.putback=error") // the first record stays in dead/
+	w.must(err)
+	w.pass(30 * 24 * time.Hour)
+	_, err = w.Expire(ctx, w.trash(), *w.clock, func(d []Doom) error { t.Errorf("told %+v", d); return nil })
+	disarm()
+	if !errors.Is(err, syscall.EAGAIN) {
+		t.Error(err)
+	}
+	w.must(os.Remove(taken))
+	w.wantHome(fl.ID(), stagedName)
 }

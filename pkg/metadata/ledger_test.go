@@ -1,6 +1,8 @@
 package metadata
 
 import (
+	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -189,5 +191,26 @@ func TestSweepSparesYoungShared(t *testing.T) {
 	w.must(w.Sweep(ctx, *w.clock, func(d []Doom) error { t.Errorf("told %+v", d); return nil }))
 	if names, err := w.names(deadName, ""); len(names) != 6 || err != nil { // a ledger, versions/, records and homes
 		t.Errorf("in dead/: %v, %v", names, err)
+	}
+}
+
+// A power failure may leave blocks in a ledger that were another's before.
+func TestStaleLedger(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.file("a", "a").ID(), w.file("b", "b").ID()
+	w.must(w.Unlink(ctx, me("a"), w.Tree(), "a"))
+	ref := w.trash()[0]
+	part, _, err := objfmt.ParseRecordPart(ref.Name)
+	w.must(err)
+	stale := strings.Replace(ref.Name, a.String(), b.String(), 1)
+	from := filepath.Join(w.root, ref.dir(), ref.Name)
+	ref.Name = stale
+	w.must(os.MkdirAll(filepath.Join(w.root, ref.dir()), 0o700))
+	w.must(os.Rename(from, filepath.Join(w.root, ref.dir(), stale)))
+	if _, err := w.ReadTrash(ctx, ref); part.Len == 0 || !errors.Is(err, objfmt.ErrFormat) {
+		t.Errorf("a record of another file: %v", err)
+	}
+	if r, err := w.recordAt(ref.dir(), ref.Name, ref.Name); err != nil || r.File != b || r.Path != "" {
+		t.Errorf("stood in for by %+v, %v", r, err)
 	}
 }

@@ -131,6 +131,10 @@ func parseRecord(name string, b []byte) (objfmt.Record, error) {
 	if err != nil {
 		return objfmt.Record{}, fmt.Errorf("%s: %w", name, err)
 	}
+	_, shared, _ := objfmt.ParseRecordPart(name)
+	if shared && !strings.Contains(name, r.File.String()+"-") { // a power failure may leave old blocks in the file
+		return objfmt.Record{}, fmt.Errorf("%s: the record of file %s: %w", name, r.File, objfmt.ErrFormat)
+	}
 	return r, nil
 }
 

@@ -510,13 +510,15 @@ func (f *FS) hasNames(id objfmt.ID) (bool, error) {
 }
 
 // backToTrash gives back a record of trash/ that a gc has taken into dead/, under
-// the name it had: its maker may be about to look for it.
+// the name it had: its maker may be about to look for it. Another, to whom it was left
+// for too long, may have done so, or something else with it: that is no error.
 func (f *FS) backToTrash(name string, r objfmt.Record) error {
 	ref, err := takenRef(strings.TrimPrefix(name, deadTrash), r)
 	if err != nil {
 		return err
 	}
-	return f.in(deadName, func(d mdfs.Dir) error {
+	err = f.in(deadName, func(d mdfs.Dir) error {
 		return f.inMade(ref.dir(), func(to mdfs.Dir) error { return rename(stepPutBack, d, name, to, ref.Name, 0) })
 	})
+	return ignore(err, syscall.ENOENT)
 }
