@@ -231,6 +231,7 @@ func (d *deletion) destroy(ctx context.Context, b *batch) error {
 	}
 	defer fl.Close()
 	if free, err := d.lock(fl, b.done); err != nil || !free {
+		b.spare(d)
 		return err
 	}
 	chain, err := fl.orphaned()
@@ -261,6 +262,7 @@ func (d *deletion) lost(b *batch) error {
 		return err
 	case back:
 		b.done.Kept++
+		b.spare(d)
 		return d.recordBack(b.f)
 	}
 	b.done.Dropped++
@@ -287,6 +289,7 @@ func (d *deletion) begin(b *batch, fl *File) (mine bool, err error) {
 	if named, err := fl.named(); err != nil || !named {
 		return err == nil, err
 	}
+	b.spare(d)
 	return false, b.f.spare(fl, begunPlace, d.name, b.done)
 }
 

@@ -30,6 +30,7 @@ type Doom struct {
 	UID    uint32        // owner; of a version whose file is gone, who replaced it, and no group
 	GID    uint32
 	Slots  []objfmt.Slot // the contents that go with it
+	Spared bool          // it was told of before, and stays after all
 }
 
 // Expire destroys what the records in trash/ stand for that were made before the
@@ -43,7 +44,8 @@ type Doom struct {
 // before the sync and before anything goes. It is called for at most 256 at a time,
 // and may be called by several Expire at once. When it fails, or the sync does,
 // or ctx ends before, nothing of those is destroyed and all of them are given back.
-// What it was told may still be spared, or end with an error, and be told again.
+// What it was told may still be spared, which it is told then, or end with an error,
+// and be told again.
 //
 // before must lie at least Options.Grace back: open readers on other nodes may
 // still be reading what was deleted or replaced, and sessions may be about to
@@ -106,7 +108,9 @@ type batch struct {
 	tell   func([]Doom) error // nil: nobody
 	done   *Expired
 	list   []doomed
-	dooms  []Doom // of list, when somebody is told
+	dooms  []Doom         // of list, when somebody is told
+	told   map[doomed]int // which of dooms; of the records of one file, the first's
+	spared []Doom         // of those
 	tables tables
 }
 
@@ -129,7 +133,23 @@ func (b *batch) destroy(ctx context.Context) error {
 		}
 		errs = append(errs, err)
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, b.tellSpared())...)
+}
+
+// spare notes that something stays.
+func (b *batch) spare(d doomed) {
+	if i, ok := b.told[d]; ok {
+		doom := b.dooms[i]
+		doom.Spared = true
+		b.spared = append(b.spared, doom)
+	}
+}
+
+func (b *batch) tellSpared() error {
+	if len(b.spared) == 0 {
+		return nil
+	}
+	return b.tell(b.spared)
 }
 
 func idBytes(d doomed) []byte {
@@ -139,10 +159,12 @@ func idBytes(d doomed) []byte {
 
 func (b *batch) announce(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
+		b.told = nil
 		return err
 	}
 	if b.tell != nil {
 		if err := b.tell(b.dooms); err != nil {
+			b.told = nil
 			return err
 		}
 	}
@@ -158,6 +180,7 @@ func (b *batch) describe(ctx context.Context) error {
 		return nil
 	}
 	var errs []error
+	b.told = map[doomed]int{}
 	told := map[objfmt.ID]bool{} // files: one may have several records, and goes once
 	b.list = slices.DeleteFunc(b.list, func(d doomed) bool {
 		x, isFile := d.(*deletion)
@@ -167,6 +190,7 @@ func (b *batch) describe(ctx context.Context) error {
 		doom, err := d.doom(ctx, b.f)
 		switch {
 		case err == nil:
+			b.told[d] = len(b.dooms)
 			b.dooms = append(b.dooms, doom)
 			if isFile {
 				told[x.file] = true
@@ -189,9 +213,10 @@ func (b *batch) giveBack() error {
 	var errs []error
 	for _, d := range b.list {
 		b.done.Kept++
+		b.spare(d)
 		errs = append(errs, d.giveBack(b.f))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, b.tellSpared())...)
 }
 
 // take takes one record, and what it stands for, if it is old enough and dead.

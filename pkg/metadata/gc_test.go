@@ -402,7 +402,9 @@ func TestDestroyLooksOnceMore(t *testing.T) {
 	w.pass(30 * 24 * time.Hour)
 	told := 0
 	_, err = w.Expire(ctx, w.trash(), *w.clock, func(list []Doom) error {
-		told += len(list)
+		if told += len(list); told > 1 {
+			return nil // that it is spared
+		}
 		r, err := other.recordAt(deadName, deadTrash+ref.Name, ref.Name)
 		w.must(err)
 		w.must(other.moveHome(stepDeadHome, fl.ID(), deadName, filesName))
@@ -413,7 +415,7 @@ func TestDestroyLooksOnceMore(t *testing.T) {
 	})
 	w.must(err)
 	w.wantHome(fl.ID(), filesName)
-	if n := w.store.len(); n != 1 || told != 1 {
+	if n := w.store.len(); n != 1 || told != 2 {
 		t.Errorf("%d objects, %d told", n, told)
 	}
 	w.wantTrash()
@@ -470,7 +472,7 @@ func TestDescribeAgain(t *testing.T) {
 	taken := filepath.Join(w.root, takenName, s.Content.Fan(), s.Content.String()+".gsomebody")
 	w.must(os.MkdirAll(filepath.Dir(taken), 0o700))
 	w.must(os.WriteFile(taken, nil, 0o600))
-	disarm, err := fault.Arm("metadata.putback=error") // the first record stays in dead/
+	disarm, err := fault.Arm("metadata.putback.before=error") // the first record stays in dead/
 	w.must(err)
 	w.pass(30 * 24 * time.Hour)
 	_, err = w.Expire(ctx, w.trash(), *w.clock, func(d []Doom) error { t.Errorf("told %+v", d); return nil })
@@ -480,4 +482,53 @@ func TestDescribeAgain(t *testing.T) {
 	}
 	w.must(os.Remove(taken))
 	w.wantHome(fl.ID(), stagedName)
+}
+
+// Whoever was told that something goes is told when it stays.
+func TestTellsOfWhatIsSpared(t *testing.T) {
+	for name, spare := range map[string]func(w *world, fl *File, stop context.CancelFunc){
+		"held": func(w *world, fl *File, _ context.CancelFunc) {
+			_, err := fl.Hold()
+			w.must(err)
+		},
+		"given back": func(w *world, _ *File, _ context.CancelFunc) {
+			full := errors.New("full")
+			if err := w.node("other").Sweep(ctx, *w.clock, func([]Doom) error { return full }); !errors.Is(err, full) {
+				w.t.Errorf("sweep: %v", err)
+			}
+		},
+		"interrupted": func(_ *world, _ *File, stop context.CancelFunc) { stop() },
+		"no sync": func(w *world, _ *File, _ context.CancelFunc) {
+			disarm, err := fault.Arm("metadata.syncfs.before=error")
+			w.must(err)
+			w.t.Cleanup(func() { disarm() })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := noGrace(t)
+			fl := w.file("f", "text")
+			w.must(w.Unlink(ctx, me("f"), w.Tree(), "f"))
+			refs := w.trash()
+			w.pass(30 * 24 * time.Hour)
+			ctx, stop := context.WithCancel(ctx)
+			defer stop()
+			var told []bool
+			done, _ := w.Expire(ctx, refs, *w.clock, func(list []Doom) error {
+				for _, d := range list {
+					told = append(told, d.Spared)
+					if d.Record.File != fl.ID() || d.Size != 4 {
+						t.Errorf("told %+v", d)
+					}
+				}
+				if len(told) == 1 {
+					spare(w, fl, stop)
+				}
+				return nil
+			})
+			if !slices.Equal(told, []bool{false, true}) || done.Kept != 1 {
+				t.Errorf("spared %v, %+v", told, done)
+			}
+			w.wantTrash(refs...)
+		})
+	}
 }

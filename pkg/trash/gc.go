@@ -382,6 +382,9 @@ func (k *collection) doomed(ctx context.Context, list []metadata.Doom, why func(
 	defer k.mu.Unlock()
 	for i := range list {
 		d := &list[i]
+		if d.Spared {
+			continue
+		}
 		k.rows.add(whatOf(d.Record.Kind), why(d.Record.When), d.Size, d.Record.When)
 		bytes += d.Size
 	}

@@ -333,6 +333,24 @@ func TestGCLogLine(t *testing.T) {
 	}
 }
 
+// The log does not claim what did not happen.
+func TestGCLogSpared(t *testing.T) {
+	w := newGCWorld(t, Policy{Keep: gcDay, Grace: time.Hour})
+	w.deleted("f", 100)
+	w.pass(2 * gcDay)
+	disarm, err := fault.Arm("metadata.syncfs.before=error")
+	w.must(err)
+	defer disarm()
+	log := &gcSink{}
+	_, err = w.collector(Options{}).Collect(context.Background(), w.Trash, log.audit())
+	w.must(err)
+	told, spared := log.lines(t, "destroy"), log.lines(t, "spared")
+	if len(told) != 1 || len(spared) != 1 || spared[0].File != told[0].File || spared[0].Path != "f" || spared[0].Why != "" || spared[0].Objects != nil {
+		t.Errorf("%s", log.String())
+	}
+	w.wantLeft("f")
+}
+
 // Purged entries go after grace; a purge does not hurry what is younger.
 func TestGCPurged(t *testing.T) {
 	w := newGCWorld(t, Policy{Keep: 10 * gcDay, Grace: 2 * time.Hour})

@@ -95,7 +95,7 @@ type line struct {
 	Host      string       `json:"host"`
 	User      string       `json:"user"`
 	Namespace string       `json:"namespace"`
-	Event     string       `json:"event"` // begin, destroy, recover or failed
+	Event     string       `json:"event"` // begin, destroy, spared, recover or failed
 	Why       Why          `json:"why,omitempty"`
 	Kind      string       `json:"kind,omitempty"` // of the record
 	Path      string       `json:"path,omitempty"`
@@ -202,7 +202,7 @@ func (a *Audit) sync() error {
 	return nil
 }
 
-// Doomed writes down what is about to be destroyed; why tells the reason by the time
+// Doomed writes down what is about to be destroyed, or was, and is spared; why tells the reason by the time
 // of the record.
 func (a *Audit) Doomed(ctx context.Context, t *Trash, list []metadata.Doom, why func(when time.Time) Why) error {
 	lines := make([]line, len(list))
@@ -219,6 +219,10 @@ func (a *Audit) Doomed(ctx context.Context, t *Trash, list []metadata.Doom, why 
 func doomLine(ctx context.Context, t *Trash, d *metadata.Doom, why Why) (line, error) {
 	l := lineOf(&d.Record)
 	l.Event, l.Why, l.Size, l.Owner, l.Group = "destroy", why, d.Size, &d.UID, &d.GID
+	if d.Spared { // what stays is not listed; and the context may be over
+		l.Event, l.Why = "spared", ""
+		return l, nil
+	}
 	for _, s := range d.Slots {
 		if !s.Content.IsZero() {
 			l.Contents = append(l.Contents, s.Content.String())
