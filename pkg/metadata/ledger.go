@@ -12,7 +12,8 @@ import (
 
 // Bounds of a ledger. Inodes can have 65000 links at least (ext4), and no record
 // is shorter than 64 bytes. While one grows, its age is what the time of a record
-// whose bytes a power failure took, and that of its rename to dead/, can be late by.
+// whose bytes a power failure took can be late by. Its ctime means nothing: each link,
+// rename and removal of any record sets it.
 const (
 	ledgerBytes = 2 << 20
 	ledgerAge   = time.Hour

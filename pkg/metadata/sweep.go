@@ -46,12 +46,17 @@ type sweep struct {
 	f      *FS
 	before time.Time
 	batch  batch // what is to be destroyed
+
+	recorded map[string]bool // files with a record in dead/ when it was listed
 }
 
 // dir calls fn for the names in a directory that got there before the time. What fn
 // returns is destroyed.
 func (s *sweep) dir(ctx context.Context, dir string, fn func(context.Context, string) (doomed, error)) error {
 	names, err := s.f.names(dir, "")
+	if dir == deadName {
+		s.note(names)
+	}
 	errs := []error{err}
 	for _, name := range names {
 		if ctx.Err() != nil {
@@ -69,6 +74,26 @@ func (s *sweep) dir(ctx context.Context, dir string, fn func(context.Context, st
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// note keeps which files have a record in dead/, so that it is not listed again for
+// each home there.
+func (s *sweep) note(names []string) {
+	s.recorded = map[string]bool{}
+	for _, name := range names {
+		if id, _, ok := strings.Cut(strings.TrimPrefix(name, deadTrash), "-"); ok && strings.HasPrefix(name, deadTrash) {
+			s.recorded[id] = true
+		}
+	}
+}
+
+// hasRecord tells whether a record of a file is, or was, in dead/: its turn comes.
+// None is only believed after another look.
+func (s *sweep) hasRecord(id string) (bool, error) {
+	if s.recorded[id] {
+		return true, nil
+	}
+	return s.f.anyName(deadName, deadTrash+id)
 }
 
 // add destroys what there is when it is enough for a sync.
@@ -134,7 +159,7 @@ func (s *sweep) dead(ctx context.Context, name string) (doomed, error) {
 	case deadTrash:
 		return s.deletion(ctx, name)
 	case deadHome:
-		return nil, f.sweepHome(rest)
+		return nil, s.home(rest)
 	case deadBegun:
 		return s.begun(rest)
 	case deadMove:
@@ -172,9 +197,9 @@ func (s *sweep) deletion(ctx context.Context, name string) (doomed, error) {
 // begun goes on with a file that was being destroyed, and whose record is gone: only
 // a power failure can have parted them.
 func (s *sweep) begun(id string) (doomed, error) {
-	recorded, err := s.f.anyName(deadName, deadTrash+id)
+	recorded, err := s.hasRecord(id)
 	if err != nil || recorded {
-		return nil, err // the record's turn comes
+		return nil, err
 	}
 	file, err := objfmt.ParseID(id)
 	if err != nil {
@@ -183,13 +208,14 @@ func (s *sweep) begun(id string) (doomed, error) {
 	return &deletion{record: objfmt.Record{Kind: objfmt.RecordFile, File: file, Node: s.f.o.Node, When: s.f.now(), Why: "found"}, file: file}, nil
 }
 
-// sweepHome looks after a home in dead/ whose record is gone: only a power
+// home looks after a home in dead/ whose record is gone: only a power
 // failure can have parted them. With a name it goes back; without, it gets a new
 // record, and with it another keep time.
-func (f *FS) sweepHome(id string) error {
-	recorded, err := f.anyName(deadName, deadTrash+id)
+func (s *sweep) home(id string) error {
+	f := s.f
+	recorded, err := s.hasRecord(id)
 	if err != nil || recorded {
-		return err // the record's turn comes
+		return err
 	}
 	file, err := objfmt.ParseID(id)
 	if err != nil {
