@@ -612,6 +612,16 @@ func wantNothingElse(t *testing.T, m *testenv.Mount) {
 			}
 		}
 	}
+	for _, place := range []string{"files", "staged"} {
+		for _, f := range filesBelow(t, filepath.Join(m.Dir, "metadata", place)) {
+			fi, err := os.Lstat(filepath.Join(m.Dir, "metadata", place, f))
+			if err != nil {
+				t.Error(err)
+			} else if fi.Sys().(*syscall.Stat_t).Nlink == 1 {
+				t.Errorf("%s/%s is the home of a file without names and records", place, f)
+			}
+		}
+	}
 	for _, private := range []string{"bodies", "chunks", "versions", "trash", "dead", "work", "repack", "packs"} {
 		left := filesBelow(t, filepath.Join(m.Dir, "metadata", private))
 		if private == "chunks" {

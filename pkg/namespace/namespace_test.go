@@ -517,6 +517,10 @@ func TestTruncate(t *testing.T) {
 	}
 	size(1000)
 	same(t, "cut", get(t, d, "f"), want[:1000])
+	l, err := d.Layout(ctx, me, "f", true) // the second object is kept, and still the file's
+	if err != nil || len(l.Objects) != 2 || l.Objects[0].Length != 1000 || l.Objects[1].Length != 0 || len(l.Objects[1].Shards) == 0 {
+		t.Errorf("layout of a cut file: %+v, %v", l.Objects, err)
+	}
 	size(2000)
 	same(t, "grown", get(t, d, "f"), append(bytes.Clone(want[:1000]), make([]byte, 1000)...))
 	size(0)
