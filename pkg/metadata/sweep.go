@@ -339,14 +339,29 @@ func (f *FS) Recover(ctx context.Context, alive Alive) error {
 	return errors.Join(errs...)
 }
 
+// RecoverRestores gives back the records of removals that dead processes were
+// restoring: the part of Recover that lets a restore be done again.
+func (f *FS) RecoverRestores(ctx context.Context, alive Alive) error {
+	c := &census{f: f, alive: alive, known: map[[4]byte]bool{}}
+	return f.recoverRecords(ctx, func(name string) bool {
+		_, _, removal := strings.Cut(name, ".")
+		return removal && !f.ownedBy(name, c.lives)
+	})
+}
+
 func (f *FS) recoverWork(ctx context.Context, lives func([]byte) bool) error {
+	return f.recoverRecords(ctx, func(name string) bool { return !f.ownedBy(name, lives) })
+}
+
+// recoverRecords ends what the work records tell of that are left over.
+func (f *FS) recoverRecords(ctx context.Context, left func(name string) bool) error {
 	nodes, err := f.names(workName, "")
 	errs := []error{err}
 	for _, node := range nodes {
 		records, err := f.names(workName+"/"+node, "")
 		errs = append(errs, err)
 		for _, name := range records {
-			if f.ownedBy(name, lives) {
+			if !left(name) {
 				continue
 			}
 			if err := f.RecoverWork(ctx, node, name); err != nil {
