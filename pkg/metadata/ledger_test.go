@@ -172,7 +172,7 @@ func TestSweepOfSharedRecords(t *testing.T) {
 	if names, err := w.names(deadName, deadTrash); len(names) > 0 || err != nil {
 		t.Errorf("left in dead/: %v, %v", names, err)
 	}
-	if n := len(w.trash()); n != 6 || told != 2 { // taken1 to 3, gone, busy, another
+	if n := len(w.trash()); n != 5 || told != 2 { // taken1 to 3, busy, another
 		t.Errorf("%d records in trash, %d destroyed", n, told)
 	}
 }

@@ -172,7 +172,7 @@ func (s *sweep) dead(ctx context.Context, name string) (doomed, error) {
 
 // deletion goes on with a removal or a pack whose record a gc had taken. One that
 // had not taken the home has decided nothing: the record goes back, for the keep
-// time is not known here.
+// time is not known here. It goes when there is no home any more.
 func (s *sweep) deletion(ctx context.Context, name string) (doomed, error) {
 	f := s.f
 	r, err := f.recordAt(deadName, name, strings.TrimPrefix(name, deadTrash))
@@ -183,12 +183,16 @@ func (s *sweep) deletion(ctx context.Context, name string) (doomed, error) {
 	case objfmt.RecordPack:
 		return f.doomPack(ctx, name, r, s.batch.done)
 	case objfmt.RecordFile:
-		for _, place := range takenPlaces {
-			if taken, err := f.homeIn(place, r.File); err != nil {
-				return nil, err
-			} else if taken {
-				return f.doom(name, r, time.Time{}, false, s.batch.done)
-			}
+		fl, place, err := f.findHome(r.File)
+		if errors.Is(err, syscall.ENOENT) {
+			return nil, f.dropDead(name)
+		}
+		if err != nil {
+			return nil, err
+		}
+		fl.Close()
+		if slices.Contains(takenPlaces, place) {
+			return f.doom(name, r, time.Time{}, false, s.batch.done)
 		}
 	}
 	return nil, f.backToTrash(name, r)
