@@ -2,6 +2,8 @@ package trash
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -221,6 +223,73 @@ func TestComparePaths(t *testing.T) {
 	for i, p := range paths[:len(paths)-3] {
 		if comparePaths(p, paths[i+1]) >= 0 || comparePaths(paths[i+1], p) <= 0 {
 			t.Errorf("%q, %q", p, paths[i+1])
+		}
+	}
+}
+
+// Where everybody may make names, a directory that another user has put in the place
+// of a removed one does not get what the removed one kept closed: neither when it is
+// restored, nor when something in it is.
+func TestRestorePastAnothersDirectory(t *testing.T) {
+	needRoot(t)
+	for name, c := range callers() {
+		for _, r := range []Restoration{{}, {Filter: Filter{Under: "d"}}, {Filter: Filter{Match: "f"}}, {Force: true}} {
+			for _, dry := range []bool{true, false} {
+				t.Run(fmt.Sprintf("%s %+v %v", name, r.Filter, dry), func(t *testing.T) {
+					w := newWorld(t)
+					w.mkdir(alice, "d", 0o700)
+					w.file(alice, "d/f", "secret")
+					w.remove(alice, "d")
+					w.mkdir(bob, "d", 0o777)
+					r.DryRun = dry
+					paths, errs := w.restore(c, r)
+					if len(errs) > 0 || !slices.Contains(paths, "d.~1~/f") {
+						t.Errorf("restored %q, %v", paths, errs)
+					}
+					if got := w.tree("d"); len(got) != 1 {
+						t.Errorf("in bob's directory: %q", got)
+					}
+				})
+			}
+		}
+	}
+}
+
+// Root's directory, and what its owner has made again, is merged into.
+func TestRestoreIntoTrustedDirectory(t *testing.T) {
+	needRoot(t)
+	for _, maker := range []mdfs.Cred{alice, me} {
+		w := newWorld(t)
+		w.mkdir(alice, "d", 0o700)
+		w.file(alice, "d/f", "text")
+		w.remove(alice, "d")
+		w.mkdir(maker, "d", 0o777)
+		w.mustRestore(alice, Restoration{}, "d", "d/f")
+	}
+}
+
+// Another user who makes and removes a directory of the same path hides nothing.
+func TestRestorePastAnothersLife(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	w.mkdir(alice, "d", 0o700)
+	w.file(alice, "d/f", "text")
+	w.remove(alice, "d")
+	w.mkdir(bob, "d", 0o700)
+	w.remove(bob, "d")
+	owner := alice.UID
+	for _, r := range []Restoration{
+		{Filter: Filter{Under: "d"}, DryRun: true},
+		{Filter: Filter{Under: "d", Owner: &owner}, DryRun: true},
+	} {
+		for _, c := range []mdfs.Cred{alice, me} {
+			if c.UID == 0 && r.Filter.Owner == nil {
+				continue
+			}
+			paths, errs := w.restore(c, r)
+			if len(errs) > 0 || !slices.Contains(paths, "d/f") {
+				t.Errorf("%+v: restored %q, %v", r.Filter, paths, errs)
+			}
 		}
 	}
 }

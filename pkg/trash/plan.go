@@ -29,7 +29,8 @@ type item struct {
 	id     ID
 	kind   objfmt.RecordKind
 	when   time.Time
-	named  bool // its file has another name
+	uid    uint32 // owner
+	named  bool   // its file has another name
 }
 
 // plan is what to restore, parents before what is in them.
@@ -194,7 +195,7 @@ func (t *Trash) planIDs(ctx context.Context, who mdfs.Cred, r *Restoration, p *p
 			p.errs = append(p.errs, found{Entry: e, err: fmt.Errorf("trash entry %s: %w", id, err)})
 			continue
 		}
-		if err := p.add(item{target: target, id: id, kind: e.Record.Kind, when: e.Record.When, named: named}); err != nil {
+		if err := p.add(item{target: target, id: id, kind: e.Record.Kind, when: e.Record.When, uid: e.UID, named: named}); err != nil {
 			return err
 		}
 	}
@@ -203,14 +204,19 @@ func (t *Trash) planIDs(ctx context.Context, who mdfs.Cred, r *Restoration, p *p
 
 // planFilter takes the newest removal of each path that the filter selects. Was
 // Under itself removed, more than once perhaps, then only what was removed in its
-// last life counts: after the removal before the last one, whosever it was.
+// last life counts: after the removal before the last one, whether of the caller's
+// directory or of root's. Those of others do not count: where everybody may make names,
+// they could hide what was there.
 func (t *Trash) planFilter(ctx context.Context, who mdfs.Cred, r *Restoration, p *plan) error {
 	f := r.Filter
 	f.Versions = false
 	if err := f.check(); err != nil {
 		return err
 	}
-	lives := &lives{under: f.Under}
+	lives := &lives{under: f.Under, of: who.UID}
+	if f.Owner != nil {
+		lives.of = *f.Owner
+	}
 	newest := map[string]int{} // by target: where in p.items
 	s := &scan{t: t, who: who, day: f.day, named: true, see: lives.see,
 		record: func(rec *objfmt.Record) bool {
@@ -255,7 +261,7 @@ func (p *plan) choose(r *Restoration, f *Filter, x found, newest map[string]int)
 		}
 		return nil
 	}
-	it := item{target: target, id: x.ID, kind: x.Record.Kind, when: x.Record.When, named: x.named}
+	it := item{target: target, id: x.ID, kind: x.Record.Kind, when: x.Record.When, uid: x.UID, named: x.named}
 	if it.kind == objfmt.RecordDir {
 		if err := p.addDir(it); err != nil {
 			return err
@@ -285,13 +291,14 @@ func (p *plan) since(when time.Time) {
 // lives finds the last two removals of a directory.
 type lives struct {
 	under string
+	of    uint32 // whose directories count, besides root's; root: everybody's
 
 	mu     sync.Mutex // guards newest
 	newest [2]time.Time
 }
 
 func (l *lives) see(r *objfmt.Record) {
-	if r.Kind != objfmt.RecordDir || r.Path != l.under {
+	if r.Kind != objfmt.RecordDir || r.Path != l.under || l.of != 0 && !trusts(l.of, r.UID) {
 		return
 	}
 	l.mu.Lock()
