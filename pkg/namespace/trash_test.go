@@ -2,8 +2,9 @@ package namespace_test
 
 import (
 	"bytes"
-
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"path/filepath"
@@ -426,6 +427,53 @@ func TestRestoreVersionAsUser(t *testing.T) {
 		t.Error(err)
 	}
 	same(t, "restored", get(t, d, "f"), []byte("old"))
+}
+
+// An earlier content does not get what the newest was trusted with: set-group-ID of a
+// group that its owner is not in, or capabilities. Writing it would not, either.
+func TestRestoreVersionDropsPrivileges(t *testing.T) {
+	if me.UID != 0 {
+		t.Skip("needs root")
+	}
+	f := mounted(t, io.Discard, map[string]string{"proj": "/proj"})
+	d := dir(t, f, "/proj")
+	user := namespace.Caller{Cred: mdfs.Cred{UID: 4242, GID: 4242}}
+	for _, c := range []struct {
+		who        namespace.Caller
+		mode, want uint32
+	}{{user, 0o6755, 0o755}, {user, 0o2644, 0o2644}, {user, 0o4711, 0o711}, {me, 0o6755, 0o6755}} {
+		name := fmt.Sprintf("%d-%o", c.who.UID, c.mode)
+		put(t, d, name, nil)
+		uid, gid := user.UID, uint32(60)
+		if _, err := d.Setattr(ctx, me, name, namespace.SetAttr{UID: &uid, GID: &gid, Atime: omitted, Mtime: omitted}); err != nil {
+			t.Fatal(err)
+		}
+		put(t, d, name, []byte("old"))
+		put(t, d, name, []byte("new"))
+		if _, err := d.Setattr(ctx, me, name, namespace.SetAttr{Mode: &c.mode, Atime: omitted, Mtime: omitted}); err != nil {
+			t.Fatal(err)
+		}
+		capability := binary.LittleEndian.AppendUint32(nil, 0x02000001)
+		capability = append(capability, make([]byte, 16)...)
+		capability[5] = 0x20 // CAP_NET_RAW
+		if err := d.Setxattr(ctx, me, name, "security.capability", capability, 0); err != nil {
+			t.Fatal(err)
+		}
+		list, err := f.Versions(ctx, c.who, "/proj/"+name)
+		if err != nil || len(list) < 1 {
+			t.Fatal(list, err)
+		}
+		if _, err := f.RestoreVersion(ctx, c.who, "/proj/"+name, list[0].Record.Content.String()); err != nil {
+			t.Fatal(err)
+		}
+		a, err := d.Lookup(ctx, me, name)
+		if err != nil || a.Mode&0o7777 != c.want {
+			t.Errorf("%s: mode %o, want %o, %v", name, a.Mode&0o7777, c.want, err)
+		}
+		_, err = d.Getxattr(ctx, me, name, "security.capability")
+		wantErrno(t, name+": its capabilities", err, syscall.ENODATA)
+		same(t, name, get(t, d, name), []byte("old"))
+	}
 }
 
 var omitted = mdfs.TimeSet{Omit: true}
