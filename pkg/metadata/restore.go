@@ -461,7 +461,7 @@ func (r *Removal) madeBy(who Who, st *mdfs.Stat) bool {
 	switch rec.Kind {
 	case objfmt.RecordDir:
 		perm := st.Mode & 0o7777
-		return st.Mode&unix.S_IFMT == unix.S_IFDIR && (perm == 0o700 || perm == rec.Mode&0o7777)
+		return st.Mode&unix.S_IFMT == unix.S_IFDIR && (perm == 0o700 || perm == rec.Mode&0o7777 || perm == strangeGroup(rec.Mode&0o7777))
 	case objfmt.RecordSymlink:
 		return st.Mode&unix.S_IFMT == unix.S_IFLNK
 	}
