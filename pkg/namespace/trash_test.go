@@ -401,9 +401,17 @@ func TestRestoreVersionAsUser(t *testing.T) {
 	}
 	f := mounted(t, io.Discard, map[string]string{"proj": "/proj"})
 	d := dir(t, f, "/proj")
-	put(t, d, "f", []byte("old"))
-	put(t, d, "f", []byte("new"))
 	user := namespace.Caller{Cred: mdfs.Cred{UID: 4242, GID: 4242}}
+	give := func(uid uint32) {
+		t.Helper()
+		if _, err := d.Setattr(ctx, me, "f", namespace.SetAttr{UID: &uid, Atime: omitted, Mtime: omitted}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(t, d, "f", []byte("old"))
+	give(user.UID)
+	put(t, d, "f", []byte("new"))
+	give(me.UID)
 	list, err := f.Versions(ctx, me, "/proj/f")
 	if err != nil || len(list) != 1 {
 		t.Fatal(list, err)

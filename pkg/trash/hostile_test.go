@@ -293,3 +293,45 @@ func TestRestorePastAnothersLife(t *testing.T) {
 		}
 	}
 }
+
+// Who is given a file is not given what was taken out of it before.
+func TestVersionsOfAGivenFile(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	id := w.file(me, "f", "secret of root's")
+	w.rewrite(me, "f", "for alice")
+	fl, err := w.Meta.OpenID(ctx, id)
+	w.must(err)
+	defer fl.Close()
+	w.must(fl.Inode().Chown(int(alice.UID), int(alice.GID)))
+	w.rewrite(me, "f", "by root, for alice")
+	w.must(fl.Inode().Chown(int(bob.UID), int(bob.GID)))
+	w.rewrite(bob, "f", "bob's")
+	w.rewrite(bob, "f", "bob's still")
+	for _, c := range []struct {
+		who  mdfs.Cred
+		want int
+	}{{me, 4}, {alice, 0}, {bob, 2}} {
+		if got := len(w.list(c.who, Filter{Versions: true})); got != c.want {
+			t.Errorf("%d lists %d, want %d", c.who.UID, got, c.want)
+		}
+		list, err := w.Versions(ctx, c.who, id)
+		if c.who.UID == alice.UID {
+			wantErrno(t, err, syscall.EPERM)
+			continue
+		}
+		if err != nil || len(list) != c.want {
+			t.Errorf("%d has %d versions, want %d, %v", c.who.UID, len(list), c.want, err)
+		}
+	}
+	all, err := w.Versions(ctx, me, id)
+	w.must(err)
+	for i, e := range all {
+		_, err := w.Get(ctx, bob, e.ID)
+		if i < 2 {
+			w.must(err)
+		} else {
+			wantErrno(t, err, syscall.ENOENT)
+		}
+	}
+}

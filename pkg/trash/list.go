@@ -192,10 +192,9 @@ func (t *Trash) record(ctx context.Context, ref metadata.TrashRef) (r record, er
 }
 
 // mayBe tells whether the entry may be who's, as far as the record says: the inode
-// of a file has the last word.
-func (r *record) mayBe(who mdfs.Cred) bool {
-	return r.Kind == objfmt.RecordVersion || r.torn || owned(who, r.UID)
-}
+// of a file has the last word. A version is only of who had the file when it was
+// replaced: who is given a file is not given what was taken out of it before.
+func (r *record) mayBe(who mdfs.Cred) bool { return r.torn || owned(who, r.UID) }
 
 // entry makes the entry of a record. What is another's, or not in trash any more,
 // is ENOENT.
