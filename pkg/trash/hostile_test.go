@@ -335,3 +335,26 @@ func TestVersionsOfAGivenFile(t *testing.T) {
 		}
 	}
 }
+
+// What is another's, what is not there and what cannot be there are told in the same
+// words.
+func TestNoOracle(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	w.file(alice, "f", "text")
+	w.remove(alice, "f")
+	there := w.only(alice, Filter{}).ID
+	var texts []string
+	for _, name := range []string{there.Name, there.Name[:len(there.Name)-1] + "1", "zz" + there.Name[2:], "..x", there.Name[:33] + "x+0+x"} {
+		id := ID{there.Day, name}
+		_, err := w.Get(ctx, bob, id)
+		wantErrno(t, err, syscall.ENOENT)
+		texts = append(texts, strings.ReplaceAll(err.Error(), id.String(), "ID"))
+		_, err = w.PurgeID(ctx, bob, id)
+		wantErrno(t, err, syscall.ENOENT)
+		texts = append(texts, strings.ReplaceAll(err.Error(), id.String(), "ID"))
+	}
+	if slices.Sort(texts); len(slices.Compact(texts)) != 1 {
+		t.Errorf("%q", slices.Compact(texts))
+	}
+}

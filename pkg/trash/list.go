@@ -285,8 +285,8 @@ func (t *Trash) Get(ctx context.Context, who mdfs.Cred, id ID) (Entry, error) {
 func (t *Trash) get(ctx context.Context, who mdfs.Cred, id ID) (Entry, error) {
 	r, err := t.record(ctx, metadata.TrashRef(id))
 	if err != nil {
-		if !all(who) && !errors.Is(err, syscall.ENOENT) {
-			err = errGone // or it would tell that there is something of another's
+		if !all(who) && ctx.Err() == nil {
+			err = errGone // or it would tell whether there is something of another's
 		}
 		return Entry{}, err
 	}
