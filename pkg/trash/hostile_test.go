@@ -1,11 +1,13 @@
 package trash
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -356,5 +358,45 @@ func TestNoOracle(t *testing.T) {
 	}
 	if slices.Sort(texts); len(slices.Compact(texts)) != 1 {
 		t.Errorf("%q", slices.Compact(texts))
+	}
+}
+
+// However many users list however much, some processors are left for the mount.
+func TestUsersScanOnSomeProcessors(t *testing.T) {
+	w := newWorld(t)
+	u := someone()
+	for i := range 40 {
+		w.file(u, fmt.Sprint(i), "")
+		w.remove(u, fmt.Sprint(i))
+	}
+	var now, most atomic.Int64
+	var wg sync.WaitGroup
+	for range 4 {
+		s := &scan{t: w.Trash, who: u, day: func(string) bool { return true }, entry: func(*Entry) bool { return true },
+			record: func(*objfmt.Record) bool {
+				n := now.Add(1)
+				defer now.Add(-1)
+				for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+				}
+				time.Sleep(time.Millisecond)
+				return true
+			}}
+		wg.Go(func() { s.run(ctx, func(found) bool { return true }) })
+	}
+	wg.Wait()
+	if got := most.Load(); got < 1 || got > int64(cap(usersAtOnce)) {
+		t.Errorf("%d records at once, want 1 to %d", got, cap(usersAtOnce))
+	}
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	for range cap(usersAtOnce) {
+		usersAtOnce <- struct{}{}
+	}
+	s := &scan{who: u}
+	if s.enter(ended) {
+		t.Error("waits although it has been ended")
+	}
+	for range cap(usersAtOnce) {
+		<-usersAtOnce
 	}
 }
