@@ -39,15 +39,45 @@ type plan struct {
 	dirs  map[string]item // removed directories by target, the newest of each, chosen or not
 	errs  []found         // entries that cannot be restored
 	bytes int             // of all paths
+	uid   uint32          // who asks
+	held  int64           // bytes taken of plans
+}
+
+// charge counts an entry that the plan is about to hold.
+func (p *plan) charge(path string) error {
+	p.bytes += len(path)
+	if len(p.items)+len(p.dirs)+len(p.errs) >= MaxRestore || p.bytes > maxRestorePaths {
+		return errTooMany
+	}
+	n := int64(plannedBytes + 2*len(path))
+	if err := plans.take(p.uid, n); err != nil {
+		return err
+	}
+	p.held += n
+	return nil
+}
+
+// release ends what the plan counts for.
+func (p *plan) release() {
+	plans.give(p.uid, p.held)
+	p.held = 0
+}
+
+// fail notes an entry that cannot be restored.
+func (p *plan) fail(x found) error {
+	if err := p.charge(x.Record.Path); err != nil {
+		return err
+	}
+	p.errs = append(p.errs, x)
+	return nil
 }
 
 var errTooMany = fmt.Errorf("more than %d entries, or %d MiB of paths, at once; restore it in parts: %w",
 	MaxRestore, maxRestorePaths>>20, syscall.E2BIG)
 
 func (p *plan) add(x item) error {
-	p.bytes += len(x.target)
-	if len(p.items)+len(p.dirs) >= MaxRestore || p.bytes > maxRestorePaths {
-		return errTooMany
+	if err := p.charge(x.target); err != nil {
+		return err
 	}
 	p.items = append(p.items, x)
 	return nil
@@ -58,9 +88,8 @@ func (p *plan) addDir(x item) error {
 	if old, ok := p.dirs[x.target]; ok && !newer(x, old) {
 		return nil
 	}
-	p.bytes += len(x.target)
-	if len(p.items)+len(p.dirs) >= MaxRestore || p.bytes > maxRestorePaths {
-		return errTooMany
+	if err := p.charge(x.target); err != nil {
+		return err
 	}
 	p.dirs[x.target] = x
 	return nil
@@ -164,7 +193,7 @@ func (t *Trash) plan(ctx context.Context, who mdfs.Cred, r *Restoration) (*plan,
 	if r.To != "" && r.To != "." && !validPath(r.To) {
 		return nil, fmt.Errorf("path %.100q: %w", r.To, syscall.EINVAL)
 	}
-	p := &plan{dirs: map[string]item{}}
+	p := &plan{dirs: map[string]item{}, uid: who.UID}
 	var err error
 	if len(r.IDs) > 0 {
 		err = t.planIDs(ctx, who, r, p)
@@ -192,7 +221,9 @@ func (t *Trash) planIDs(ctx context.Context, who mdfs.Cred, r *Restoration, p *p
 		}
 		if err != nil {
 			e.ID = id
-			p.errs = append(p.errs, found{Entry: e, err: fmt.Errorf("trash entry %s: %w", id, err)})
+			if err := p.fail(found{Entry: e, err: fmt.Errorf("trash entry %s: %w", id, err)}); err != nil {
+				return err
+			}
 			continue
 		}
 		if err := p.add(item{target: target, id: id, kind: e.Record.Kind, when: e.Record.When, uid: e.UID, named: named}); err != nil {
@@ -233,7 +264,7 @@ func (t *Trash) planFilter(ctx context.Context, who mdfs.Cred, r *Restoration, p
 		case x.err != nil && x.ID == ID{}:
 			failed = x.err
 		case x.err != nil:
-			p.errs = append(p.errs, x)
+			failed = p.fail(x)
 		default:
 			failed = p.choose(r, &f, x, newest)
 		}
@@ -257,7 +288,7 @@ func (p *plan) choose(r *Restoration, f *Filter, x found, newest map[string]int)
 	target, err := r.place(&x.Entry)
 	if err != nil {
 		if wanted {
-			p.errs = append(p.errs, found{Entry: x.Entry, err: fmt.Errorf("trash entry %s: %w", x.ID, err)})
+			return p.fail(found{Entry: x.Entry, err: fmt.Errorf("trash entry %s: %w", x.ID, err)})
 		}
 		return nil
 	}

@@ -35,6 +35,9 @@ type Restored struct {
 func (t *Trash) Restore(ctx context.Context, who mdfs.Cred, r Restoration) iter.Seq2[Restored, error] {
 	return func(yield func(Restored, error) bool) {
 		p, err := t.plan(ctx, who, &r)
+		if p != nil {
+			defer p.release()
+		}
 		if err != nil {
 			yield(Restored{}, err)
 			return

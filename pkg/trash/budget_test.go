@@ -1,0 +1,69 @@
+package trash
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// However many restores users begin and do not read, what they hold in memory is
+// bounded, for each and for all.
+func TestPlansOfUsersAreBounded(t *testing.T) {
+	path := strings.Repeat("p", 60<<10)
+	fill := func(p *plan) error {
+		for range maxRestorePaths/len(path) - 1 {
+			if err := p.add(item{target: path}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var all []*plan
+	for uid := uint32(1); ; uid++ {
+		begun := len(all)
+		for {
+			p := &plan{dirs: map[string]item{}, uid: uid}
+			all = append(all, p)
+			err := fill(p)
+			if err != nil {
+				wantErrno(t, err, syscall.EAGAIN)
+				break
+			}
+			if len(all)-begun > maxPlansOfUser/(2*maxRestorePaths)+1 {
+				t.Fatal("one user has as many as that user likes")
+			}
+		}
+		if len(all)-begun == 1 || uid > 5 {
+			break
+		}
+	}
+	if plans.total > maxPlans {
+		t.Errorf("%d bytes", plans.total)
+	}
+	if err := fill(&plan{dirs: map[string]item{}}); err != nil {
+		t.Errorf("root's: %v", err)
+	}
+	for _, p := range all {
+		p.release()
+	}
+	if plans.total != 0 || len(plans.by) != 0 {
+		t.Errorf("%d bytes of %d users are left", plans.total, len(plans.by))
+	}
+}
+
+// What cannot be restored counts too.
+func TestFailuresOfAPlanAreBounded(t *testing.T) {
+	p := &plan{dirs: map[string]item{}, uid: 1}
+	defer p.release()
+	x := found{}
+	x.Record.Path = strings.Repeat("p", 60<<10)
+	n := 0
+	for ; n < 2*maxPlansOfUser/len(x.Record.Path); n++ {
+		if err := p.fail(x); err != nil {
+			break
+		}
+	}
+	if n == 2*maxPlansOfUser/len(x.Record.Path) {
+		t.Error("failures without end")
+	}
+}
