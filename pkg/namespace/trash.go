@@ -138,7 +138,7 @@ func (f *FS) PurgeTrash(ctx context.Context, c Caller, q TrashQuery) iter.Seq2[T
 	all := func(s *space, flt trash.Filter) iter.Seq2[trash.Entry, error] {
 		return s.trash().Purge(ctx, c.Cred, flt)
 	}
-	return f.eachEntry(ctx, c, q, WM|UD, "purge trash", one, all)
+	return f.eachEntry(ctx, c, q, RM|WM|UD, "purge trash", one, all)
 }
 
 // eachEntry yields what one says of each id, or what all gives for each place.
@@ -267,7 +267,7 @@ func (f *FS) restorations(r TrashRestoration, give func(RestoredEntry, error) bo
 // restoreIn restores what is of one namespace.
 func (f *FS) restoreIn(ctx context.Context, c Caller, p restoration, r TrashRestoration, give func(RestoredEntry, error) bool) (more bool) {
 	s := p.space
-	need := WM
+	need := RM | WM // it tells what there is
 	if r.Force {
 		need |= UD
 	}

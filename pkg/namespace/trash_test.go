@@ -201,6 +201,7 @@ func TestTrashNeedsPermissions(t *testing.T) {
 	restoration := namespace.TrashRestoration{TrashQuery: namespace.TrashQuery{IDs: []string{id}}}
 	forced := restoration
 	forced.Force = true
+	dry := namespace.TrashRestoration{TrashQuery: q, DryRun: true}
 	for _, tt := range []struct {
 		what string
 		need namespace.Perm
@@ -220,9 +221,10 @@ func TestTrashNeedsPermissions(t *testing.T) {
 			_, err := f.RestoreVersion(ctx, me, "/proj/f", version)
 			return err
 		}},
-		{"restore by force", namespace.WM | namespace.UD, func() error { _, err := restored(f, forced); return err }},
-		{"restore", namespace.WM, func() error { _, err := restored(f, restoration); return err }},
-		{"purge", namespace.WM | namespace.UD, func() error { return firstError(f.PurgeTrash(ctx, me, q)) }},
+		{"restore by force", namespace.RM | namespace.WM | namespace.UD, func() error { _, err := restored(f, forced); return err }},
+		{"restore", namespace.RM | namespace.WM, func() error { _, err := restored(f, restoration); return err }},
+		{"dry run", namespace.RM | namespace.WM, func() error { _, err := restored(f, dry); return err }},
+		{"purge", namespace.RM | namespace.WM | namespace.UD, func() error { return firstError(f.PurgeTrash(ctx, me, q)) }},
 	} {
 		for p := namespace.RM; p <= namespace.TD; p <<= 1 {
 			if p&tt.need == 0 || p == namespace.RM && (tt.what == "version" || tt.need&namespace.RM == 0) {
