@@ -1,9 +1,12 @@
 package trash
 
 import (
+	"encoding/binary"
 	"strings"
 	"syscall"
 	"testing"
+
+	"marfs/pkg/objfmt"
 )
 
 // However many restores users begin and do not read, what they hold in memory is
@@ -65,5 +68,24 @@ func TestFailuresOfAPlanAreBounded(t *testing.T) {
 	}
 	if n == 2*maxPlansOfUser/len(x.Record.Path) {
 		t.Error("failures without end")
+	}
+}
+
+// The versions of a file that was written often, at the end of a long path, are more
+// than memory should hold.
+func TestVersionsAreBounded(t *testing.T) {
+	for _, path := range []int{0, 10, 60 << 10} {
+		l := versionList{seen: map[objfmt.ID]bool{}}
+		e := Entry{}
+		e.Record.Path = strings.Repeat("p", path)
+		n := 0
+		for ; !l.full() && n <= MaxVersions; n++ {
+			binary.LittleEndian.PutUint32(e.Record.Content[:], uint32(n))
+			l.add(e)
+			l.add(e)
+		}
+		if n > MaxVersions || len(l.list) != n || n*path > maxVersionPaths+path {
+			t.Errorf("%d of %d with paths of %d bytes", len(l.list), n, path)
+		}
 	}
 }
