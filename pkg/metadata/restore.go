@@ -346,6 +346,9 @@ func (r *Removal) MakeDir(who Who, dir mdfs.Dir, name string) (mdfs.Dir, error) 
 	return d, nil
 }
 
+// Merged is for a directory that is not made after all, since one is there.
+func (r *Removal) Merged() error { return r.endScratch() }
+
 // FinishDir gives the directory that MakeDir or Made returned the attributes that
 // it had, once its contents are there. By its handle: a name may stand for
 // something else by then.

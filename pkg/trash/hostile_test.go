@@ -267,6 +267,7 @@ func TestRestoreIntoTrustedDirectory(t *testing.T) {
 		w.remove(alice, "d")
 		w.mkdir(maker, "d", 0o777)
 		w.mustRestore(alice, Restoration{}, "d", "d/f")
+		w.wantNothingTaken()
 	}
 }
 

@@ -204,6 +204,9 @@ func (x *restorer) makeDirAt(top *level, name string, n int, rm *metadata.Remova
 		return false, err
 	}
 	st, err := next.dir.Stat()
+	if err == nil {
+		err = rm.Merged()
+	}
 	if err == nil && !trusts(next.entry.UID, st.Uid) { // another has taken its place since
 		err = syscall.ESTALE
 	}
