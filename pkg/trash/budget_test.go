@@ -2,6 +2,8 @@ package trash
 
 import (
 	"encoding/binary"
+	"os"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"testing"
@@ -86,6 +88,39 @@ func TestVersionsAreBounded(t *testing.T) {
 		}
 		if n > MaxVersions || len(l.list) != n || n*path > maxVersionPaths+path {
 			t.Errorf("%d of %d with paths of %d bytes", len(l.list), n, path)
+		}
+	}
+}
+
+// A restore closes what it opens at once, however it ends: a collector that comes
+// some time is too late for who begins thousands.
+func TestRestoreClosesDirectories(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	open := func() int {
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Skip(err)
+		}
+		return len(list)
+	}
+	w := newWorld(t)
+	u := someone()
+	w.mkdir(u, "a", 0o755)
+	w.mkdir(u, "a/b", 0o755)
+	w.mkdir(u, "a/b/c", 0o755)
+	w.file(u, "a/b/c/f", "text")
+	w.remove(u, "a/b")
+	id := w.only(u, Filter{Match: "f"}).ID
+	for _, r := range []Restoration{
+		{DryRun: true}, {DryRun: true, IDs: []ID{id}}, {To: "none"}, {To: "none", DryRun: true}, {To: "a", DryRun: true},
+		{Filter: Filter{Match: "["}}, {Filter: Filter{Under: "none"}}, {}, {Force: true}, {IDs: []ID{id}},
+	} {
+		for n := range 2 { // the first may open what stays open
+			before := open()
+			w.restore(u, r)
+			if now := open(); n > 0 && now > before {
+				t.Errorf("%+v: %d more are open", r, now-before)
+			}
 		}
 	}
 }

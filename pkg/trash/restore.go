@@ -97,6 +97,9 @@ func (x *restorer) run() {
 		err = x.as(func() error { return x.checkTo(root) })
 	}
 	if err != nil {
+		if root != nil {
+			root.Close()
+		}
 		x.fatal(err)
 		return
 	}
