@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"path"
 	"syscall"
 
 	"marfs/pkg/namespace"
@@ -93,7 +94,7 @@ func (s *Server) revert(ctx context.Context, c namespace.Caller, r request, e *e
 	if err != nil {
 		return err
 	}
-	s.o.Changed(Change{Path: string(r.Path), Content: true})
+	s.o.Changed(Change{Path: path.Clean("/" + string(r.Path)), Content: true})
 	e.line(line{Entry: wireOf(&entry), Where: r.Path})
 	return nil
 }

@@ -30,10 +30,11 @@ func remakeAt(r objfmt.Record, dir mdfs.Dir, name string) error {
 // set-id bits; the mode after the xattrs, which may need the right to write, and
 // after the ACLs, which hold it too; times last.
 func restoreAttrs(r objfmt.Record, dir mdfs.Dir, name string, owner int) error {
+	mode := r.Mode & 0o7777
 	if err := stepAttrs.Do(func() error {
 		err := dir.Lchown(name, owner, int(r.GID))
-		if owner < 0 {
-			err = ignore(err, syscall.EPERM) // not in the group any more
+		if owner < 0 && errors.Is(err, syscall.EPERM) { // not in the group any more
+			mode, err = strangeGroup(mode), nil
 		}
 		return err
 	}); err != nil {
@@ -43,13 +44,20 @@ func restoreAttrs(r objfmt.Record, dir mdfs.Dir, name string, owner int) error {
 		if err := restoreXattrs(r, dir, name); err != nil {
 			return err
 		}
-		if err := stepAttrs.Do(func() error { return dir.Chmod(name, r.Mode&0o7777) }); err != nil {
+		if err := stepAttrs.Do(func() error { return dir.Chmod(name, mode) }); err != nil {
 			return err
 		}
 	}
 	return stepAttrs.Do(func() error {
 		return dir.Lchtimes(name, mdfs.TimeSet{Omit: true}, mdfs.TimeSet{Time: r.MTime})
 	})
+}
+
+// strangeGroup is the mode of what could not get its group back: that of its maker
+// gets no more of it than everybody does. With an ACL, nor do those it names.
+func strangeGroup(mode uint32) uint32 {
+	const setID, group, others = 0o6000, 0o070, 0o007
+	return mode&^(setID|group) | mode&group&(mode&others<<3)
 }
 
 // restoreXattrs makes xattrs and ACLs those of the record: an ACL that came with the

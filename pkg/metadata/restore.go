@@ -346,6 +346,9 @@ func (r *Removal) MakeDir(who Who, dir mdfs.Dir, name string) (mdfs.Dir, error) 
 	return d, nil
 }
 
+// Merged is for a directory that is not made after all, since one is there.
+func (r *Removal) Merged() error { return r.endScratch() }
+
 // FinishDir gives the directory that MakeDir or Made returned the attributes that
 // it had, once its contents are there. By its handle: a name may stand for
 // something else by then.
@@ -461,7 +464,7 @@ func (r *Removal) madeBy(who Who, st *mdfs.Stat) bool {
 	switch rec.Kind {
 	case objfmt.RecordDir:
 		perm := st.Mode & 0o7777
-		return st.Mode&unix.S_IFMT == unix.S_IFDIR && (perm == 0o700 || perm == rec.Mode&0o7777)
+		return st.Mode&unix.S_IFMT == unix.S_IFDIR && (perm == 0o700 || perm == rec.Mode&0o7777 || perm == strangeGroup(rec.Mode&0o7777))
 	case objfmt.RecordSymlink:
 		return st.Mode&unix.S_IFMT == unix.S_IFLNK
 	}

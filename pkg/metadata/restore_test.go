@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"marfs/pkg/mdfs"
 	"marfs/pkg/objfmt"
 )
 
@@ -199,5 +200,30 @@ func TestTakeRemovalOfVersion(t *testing.T) {
 	}
 	if r, err := w.ReadTrash(ctx, refs[0]); err != nil || r.Kind != objfmt.RecordVersion {
 		t.Error(r.Kind, err)
+	}
+}
+
+// A directory whose group its owner is not in comes back with another: that one gets
+// no rights which it never had.
+func TestRestoreOfAStrangeGroup(t *testing.T) {
+	if !isRoot() {
+		t.Skip("needs root")
+	}
+	w := newWorld(t)
+	tree := w.Tree()
+	w.must(tree.Chmod(".", 0o777))
+	user := Who{Cred: mdfs.Cred{UID: 4242, GID: 4242}, Path: "d"}
+	for _, c := range []struct{ mode, want uint32 }{{0o2770, 0o700}, {0o3775, 0o1755}, {0o2751, 0o711}, {0o755, 0o755}, {0o700, 0o700}, {0o2777, 0o777}} {
+		w.must(tree.Mkdir("d", 0o700))
+		w.must(tree.Lchown("d", 4242, 60))
+		w.must(tree.Chmod("d", c.mode))
+		w.must(w.Rmdir(ctx, user, tree, "d"))
+		w.must(w.Restore(ctx, user, w.trash()[0], tree, "d"))
+		st, err := tree.Lstat("d")
+		w.must(err)
+		if st.Mode&0o7777 != c.want || st.Uid != 4242 || st.Gid != 4242 {
+			t.Errorf("%o: %o of %d:%d, want %o", c.mode, st.Mode&0o7777, st.Uid, st.Gid, c.want)
+		}
+		w.must(os.Remove(filepath.Join(w.root, treeName, "d")))
 	}
 }

@@ -18,6 +18,10 @@ import (
 // the place where the content is now. The link's name in trash/ is new each time;
 // gc drops those that are the last link of a replaced record.
 func (fl *File) keepVersion(s objfmt.Slot, who Who, why string) error {
+	st, err := fl.inode.Stat()
+	if err != nil {
+		return err
+	}
 	own := s
 	s.State, s.Session = objfmt.Final, objfmt.ID{}
 	body := func() error { return nil }
@@ -26,7 +30,8 @@ func (fl *File) keepVersion(s objfmt.Slot, who Who, why string) error {
 		body = func() error { return fl.copyOwn(own) }
 	}
 	r := objfmt.Record{Kind: objfmt.RecordVersion, File: fl.id, Content: s.Content, Node: fl.f.o.Node,
-		When: fl.f.now(), Path: clip(who.Path), Why: why, By: who.UID, Slot: &s}
+		When: fl.f.now(), Path: clip(who.Path), Why: why, By: who.UID, Slot: &s,
+		Mode: st.Mode & modeBits, UID: st.Uid, GID: st.Gid} // whose it was: the file may be given away
 	return fl.f.putVersion(r, body)
 }
 

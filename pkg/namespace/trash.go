@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"marfs/pkg/metadata"
 	"marfs/pkg/trash"
 )
@@ -136,7 +138,7 @@ func (f *FS) PurgeTrash(ctx context.Context, c Caller, q TrashQuery) iter.Seq2[T
 	all := func(s *space, flt trash.Filter) iter.Seq2[trash.Entry, error] {
 		return s.trash().Purge(ctx, c.Cred, flt)
 	}
-	return f.eachEntry(ctx, c, q, WM|UD, "purge trash", one, all)
+	return f.eachEntry(ctx, c, q, RM|WM|UD, "purge trash", one, all)
 }
 
 // eachEntry yields what one says of each id, or what all gives for each place.
@@ -265,7 +267,7 @@ func (f *FS) restorations(r TrashRestoration, give func(RestoredEntry, error) bo
 // restoreIn restores what is of one namespace.
 func (f *FS) restoreIn(ctx context.Context, c Caller, p restoration, r TrashRestoration, give func(RestoredEntry, error) bool) (more bool) {
 	s := p.space
-	need := WM
+	need := RM | WM // it tells what there is
 	if r.Force {
 		need |= UD
 	}
@@ -412,9 +414,36 @@ func (n *inode) restoreVersion(ctx context.Context, c Caller, who metadata.Who, 
 	if err != nil {
 		return TrashEntry{}, cmp.Or(unread, err) // it may be one that cannot be read
 	}
+	if err := n.dropPrivileges(c); err != nil {
+		return TrashEntry{}, pathError("restore version", who.Path, err)
+	}
 	_, err = n.space.cfg.Meta.RestoreVersion(ctx, n.meta, who, e.Record.Content)
 	n.commits.Add(1) // open readers look again
 	return e, err
+}
+
+// dropPrivileges takes away what the content that is about to be replaced was trusted
+// with, as the kernel does when a file is written: capabilities, and of who is not
+// root set-user-ID and set-group-ID.
+func (n *inode) dropPrivileges(c Caller) error {
+	x := n.meta.Inode()
+	err := x.Removexattr("security.capability")
+	if err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP) && !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	st, err := x.Stat()
+	if err != nil || c.UID == 0 {
+		return err
+	}
+	metadata.StatOf(&st)
+	drop := uint32(syscall.S_ISUID)
+	if st.Mode&syscall.S_IXGRP != 0 {
+		drop |= syscall.S_ISGID // without group execution it is something else
+	}
+	if st.Mode&drop == 0 {
+		return nil
+	}
+	return n.space.cfg.Meta.MD().As(c.Cred, func() error { return n.space.chmod(x, st.Mode&0o7777&^drop) })
 }
 
 // pickVersion finds the version whose content id begins with the digits.

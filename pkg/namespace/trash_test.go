@@ -2,8 +2,9 @@ package namespace_test
 
 import (
 	"bytes"
-
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"path/filepath"
@@ -200,6 +201,7 @@ func TestTrashNeedsPermissions(t *testing.T) {
 	restoration := namespace.TrashRestoration{TrashQuery: namespace.TrashQuery{IDs: []string{id}}}
 	forced := restoration
 	forced.Force = true
+	dry := namespace.TrashRestoration{TrashQuery: q, DryRun: true}
 	for _, tt := range []struct {
 		what string
 		need namespace.Perm
@@ -219,9 +221,10 @@ func TestTrashNeedsPermissions(t *testing.T) {
 			_, err := f.RestoreVersion(ctx, me, "/proj/f", version)
 			return err
 		}},
-		{"restore by force", namespace.WM | namespace.UD, func() error { _, err := restored(f, forced); return err }},
-		{"restore", namespace.WM, func() error { _, err := restored(f, restoration); return err }},
-		{"purge", namespace.WM | namespace.UD, func() error { return firstError(f.PurgeTrash(ctx, me, q)) }},
+		{"restore by force", namespace.RM | namespace.WM | namespace.UD, func() error { _, err := restored(f, forced); return err }},
+		{"restore", namespace.RM | namespace.WM, func() error { _, err := restored(f, restoration); return err }},
+		{"dry run", namespace.RM | namespace.WM, func() error { _, err := restored(f, dry); return err }},
+		{"purge", namespace.RM | namespace.WM | namespace.UD, func() error { return firstError(f.PurgeTrash(ctx, me, q)) }},
 	} {
 		for p := namespace.RM; p <= namespace.TD; p <<= 1 {
 			if p&tt.need == 0 || p == namespace.RM && (tt.what == "version" || tt.need&namespace.RM == 0) {
@@ -400,9 +403,17 @@ func TestRestoreVersionAsUser(t *testing.T) {
 	}
 	f := mounted(t, io.Discard, map[string]string{"proj": "/proj"})
 	d := dir(t, f, "/proj")
-	put(t, d, "f", []byte("old"))
-	put(t, d, "f", []byte("new"))
 	user := namespace.Caller{Cred: mdfs.Cred{UID: 4242, GID: 4242}}
+	give := func(uid uint32) {
+		t.Helper()
+		if _, err := d.Setattr(ctx, me, "f", namespace.SetAttr{UID: &uid, Atime: omitted, Mtime: omitted}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(t, d, "f", []byte("old"))
+	give(user.UID)
+	put(t, d, "f", []byte("new"))
+	give(me.UID)
 	list, err := f.Versions(ctx, me, "/proj/f")
 	if err != nil || len(list) != 1 {
 		t.Fatal(list, err)
@@ -426,6 +437,53 @@ func TestRestoreVersionAsUser(t *testing.T) {
 		t.Error(err)
 	}
 	same(t, "restored", get(t, d, "f"), []byte("old"))
+}
+
+// An earlier content does not get what the newest was trusted with: set-group-ID of a
+// group that its owner is not in, or capabilities. Writing it would not, either.
+func TestRestoreVersionDropsPrivileges(t *testing.T) {
+	if me.UID != 0 {
+		t.Skip("needs root")
+	}
+	f := mounted(t, io.Discard, map[string]string{"proj": "/proj"})
+	d := dir(t, f, "/proj")
+	user := namespace.Caller{Cred: mdfs.Cred{UID: 4242, GID: 4242}}
+	for _, c := range []struct {
+		who        namespace.Caller
+		mode, want uint32
+	}{{user, 0o6755, 0o755}, {user, 0o2644, 0o2644}, {user, 0o4711, 0o711}, {me, 0o6755, 0o6755}} {
+		name := fmt.Sprintf("%d-%o", c.who.UID, c.mode)
+		put(t, d, name, nil)
+		uid, gid := user.UID, uint32(60)
+		if _, err := d.Setattr(ctx, me, name, namespace.SetAttr{UID: &uid, GID: &gid, Atime: omitted, Mtime: omitted}); err != nil {
+			t.Fatal(err)
+		}
+		put(t, d, name, []byte("old"))
+		put(t, d, name, []byte("new"))
+		if _, err := d.Setattr(ctx, me, name, namespace.SetAttr{Mode: &c.mode, Atime: omitted, Mtime: omitted}); err != nil {
+			t.Fatal(err)
+		}
+		capability := binary.LittleEndian.AppendUint32(nil, 0x02000001)
+		capability = append(capability, make([]byte, 16)...)
+		capability[5] = 0x20 // CAP_NET_RAW
+		if err := d.Setxattr(ctx, me, name, "security.capability", capability, 0); err != nil {
+			t.Fatal(err)
+		}
+		list, err := f.Versions(ctx, c.who, "/proj/"+name)
+		if err != nil || len(list) < 1 {
+			t.Fatal(list, err)
+		}
+		if _, err := f.RestoreVersion(ctx, c.who, "/proj/"+name, list[0].Record.Content.String()); err != nil {
+			t.Fatal(err)
+		}
+		a, err := d.Lookup(ctx, me, name)
+		if err != nil || a.Mode&0o7777 != c.want {
+			t.Errorf("%s: mode %o, want %o, %v", name, a.Mode&0o7777, c.want, err)
+		}
+		_, err = d.Getxattr(ctx, me, name, "security.capability")
+		wantErrno(t, name+": its capabilities", err, syscall.ENODATA)
+		same(t, name, get(t, d, name), []byte("old"))
+	}
 }
 
 var omitted = mdfs.TimeSet{Omit: true}

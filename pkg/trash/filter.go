@@ -12,11 +12,12 @@ import (
 	"marfs/pkg/objfmt"
 )
 
-// Bounds of Filter.Match. Each pair of braces multiplies the ways in which a name
-// is tried, so patterns come from users with a bound on their product, too.
+// Bounds of Filter.Match, in bytes. A name is tried with each way in which the braces
+// can be written out, and each way takes time in proportion to its length. Patterns
+// come from users, and what is being matched cannot be interrupted.
 const (
-	MaxPattern      = 4096 // bytes
-	maxAlternatives = 1024
+	MaxPattern = 4096
+	maxWritten = 4096 // of a pattern with braces, written out in all ways
 )
 
 // check refuses patterns that are wrong, or that would keep the machine busy: EINVAL.
@@ -26,29 +27,47 @@ func (f *Filter) check() error {
 		return fmt.Errorf("pattern of %d bytes, want at most %d: %w", len(f.Match), MaxPattern, syscall.EINVAL)
 	case !doublestar.ValidatePattern(f.Match):
 		return fmt.Errorf("pattern %.100q: %w", f.Match, syscall.EINVAL)
-	case alternatives(f.Match) > maxAlternatives:
-		return fmt.Errorf("pattern with more than %d alternatives in braces: %w", maxAlternatives, syscall.EINVAL)
+	}
+	if n := alternatives(f.Match); n > 1 && n*len(f.Match) > maxWritten {
+		return fmt.Errorf("pattern of %d bytes with %d alternatives in braces, want a product of at most %d: %w",
+			len(f.Match), n, maxWritten, syscall.EINVAL)
 	}
 	return nil
 }
 
-// alternatives counts, at least, in how many ways the braces of a pattern can be
-// written out; it stops counting beyond maxAlternatives.
+// alternatives counts in how many ways the braces of a valid pattern can be written
+// out; it stops counting beyond maxWritten.
 func alternatives(pattern string) int {
-	total, commas := 1, 1
-	for i := 0; i < len(pattern) && total <= maxAlternatives; i++ {
+	type group struct{ done, open int } // ways of the alternatives before the last, and of it
+	groups := []group{{open: 1}}
+	for i := 0; i < len(pattern); i++ {
+		top := &groups[len(groups)-1]
 		switch pattern[i] {
 		case '\\':
 			i++
+		case '[': // braces in a class are none
+			for i++; i < len(pattern) && pattern[i] != ']'; i++ {
+				if pattern[i] == '\\' {
+					i++
+				}
+			}
 		case '{':
-			commas++ // inner ones count for the outer, too
+			groups = append(groups, group{open: 1})
 		case ',':
-			commas++
+			if len(groups) > 1 {
+				top.done, top.open = top.done+top.open, 1
+			}
 		case '}':
-			total *= commas
+			if len(groups) > 1 {
+				groups = groups[:len(groups)-1]
+				groups[len(groups)-1].open *= top.done + top.open
+			}
+		}
+		if top = &groups[len(groups)-1]; top.done+top.open > maxWritten {
+			return top.done + top.open
 		}
 	}
-	return total
+	return groups[0].open
 }
 
 // under tells whether p is dir or below it; everything is below "".

@@ -1,9 +1,13 @@
 package trash
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -222,5 +226,178 @@ func TestComparePaths(t *testing.T) {
 		if comparePaths(p, paths[i+1]) >= 0 || comparePaths(paths[i+1], p) <= 0 {
 			t.Errorf("%q, %q", p, paths[i+1])
 		}
+	}
+}
+
+// Where everybody may make names, a directory that another user has put in the place
+// of a removed one does not get what the removed one kept closed: neither when it is
+// restored, nor when something in it is.
+func TestRestorePastAnothersDirectory(t *testing.T) {
+	needRoot(t)
+	for name, c := range callers() {
+		for _, r := range []Restoration{{}, {Filter: Filter{Under: "d"}}, {Filter: Filter{Match: "f"}}, {Force: true}} {
+			for _, dry := range []bool{true, false} {
+				t.Run(fmt.Sprintf("%s %+v %v", name, r.Filter, dry), func(t *testing.T) {
+					w := newWorld(t)
+					w.mkdir(alice, "d", 0o700)
+					w.file(alice, "d/f", "secret")
+					w.remove(alice, "d")
+					w.mkdir(bob, "d", 0o777)
+					r.DryRun = dry
+					paths, errs := w.restore(c, r)
+					if len(errs) > 0 || !slices.Contains(paths, "d.~1~/f") {
+						t.Errorf("restored %q, %v", paths, errs)
+					}
+					if got := w.tree("d"); len(got) != 1 {
+						t.Errorf("in bob's directory: %q", got)
+					}
+				})
+			}
+		}
+	}
+}
+
+// Root's directory, and what its owner has made again, is merged into.
+func TestRestoreIntoTrustedDirectory(t *testing.T) {
+	needRoot(t)
+	for _, maker := range []mdfs.Cred{alice, me} {
+		w := newWorld(t)
+		w.mkdir(alice, "d", 0o700)
+		w.file(alice, "d/f", "text")
+		w.remove(alice, "d")
+		w.mkdir(maker, "d", 0o777)
+		w.mustRestore(alice, Restoration{}, "d", "d/f")
+		w.wantNothingTaken()
+	}
+}
+
+// Another user who makes and removes a directory of the same path hides nothing.
+func TestRestorePastAnothersLife(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	w.mkdir(alice, "d", 0o700)
+	w.file(alice, "d/f", "text")
+	w.remove(alice, "d")
+	w.mkdir(bob, "d", 0o700)
+	w.remove(bob, "d")
+	owner := alice.UID
+	for _, r := range []Restoration{
+		{Filter: Filter{Under: "d"}, DryRun: true},
+		{Filter: Filter{Under: "d", Owner: &owner}, DryRun: true},
+	} {
+		for _, c := range []mdfs.Cred{alice, me} {
+			if c.UID == 0 && r.Filter.Owner == nil {
+				continue
+			}
+			paths, errs := w.restore(c, r)
+			if len(errs) > 0 || !slices.Contains(paths, "d/f") {
+				t.Errorf("%+v: restored %q, %v", r.Filter, paths, errs)
+			}
+		}
+	}
+}
+
+// Who is given a file is not given what was taken out of it before.
+func TestVersionsOfAGivenFile(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	id := w.file(me, "f", "secret of root's")
+	w.rewrite(me, "f", "for alice")
+	fl, err := w.Meta.OpenID(ctx, id)
+	w.must(err)
+	defer fl.Close()
+	w.must(fl.Inode().Chown(int(alice.UID), int(alice.GID)))
+	w.rewrite(me, "f", "by root, for alice")
+	w.must(fl.Inode().Chown(int(bob.UID), int(bob.GID)))
+	w.rewrite(bob, "f", "bob's")
+	w.rewrite(bob, "f", "bob's still")
+	for _, c := range []struct {
+		who  mdfs.Cred
+		want int
+	}{{me, 4}, {alice, 0}, {bob, 2}} {
+		if got := len(w.list(c.who, Filter{Versions: true})); got != c.want {
+			t.Errorf("%d lists %d, want %d", c.who.UID, got, c.want)
+		}
+		list, err := w.Versions(ctx, c.who, id)
+		if c.who.UID == alice.UID {
+			wantErrno(t, err, syscall.EPERM)
+			continue
+		}
+		if err != nil || len(list) != c.want {
+			t.Errorf("%d has %d versions, want %d, %v", c.who.UID, len(list), c.want, err)
+		}
+	}
+	all, err := w.Versions(ctx, me, id)
+	w.must(err)
+	for i, e := range all {
+		_, err := w.Get(ctx, bob, e.ID)
+		if i < 2 {
+			w.must(err)
+		} else {
+			wantErrno(t, err, syscall.ENOENT)
+		}
+	}
+}
+
+// What is another's, what is not there and what cannot be there are told in the same
+// words.
+func TestNoOracle(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	w.file(alice, "f", "text")
+	w.remove(alice, "f")
+	there := w.only(alice, Filter{}).ID
+	var texts []string
+	for _, name := range []string{there.Name, there.Name[:len(there.Name)-1] + "1", "zz" + there.Name[2:], "..x", there.Name[:33] + "x+0+x"} {
+		id := ID{there.Day, name}
+		_, err := w.Get(ctx, bob, id)
+		wantErrno(t, err, syscall.ENOENT)
+		texts = append(texts, strings.ReplaceAll(err.Error(), id.String(), "ID"))
+		_, err = w.PurgeID(ctx, bob, id)
+		wantErrno(t, err, syscall.ENOENT)
+		texts = append(texts, strings.ReplaceAll(err.Error(), id.String(), "ID"))
+	}
+	if slices.Sort(texts); len(slices.Compact(texts)) != 1 {
+		t.Errorf("%q", slices.Compact(texts))
+	}
+}
+
+// However many users list however much, some processors are left for the mount.
+func TestUsersScanOnSomeProcessors(t *testing.T) {
+	w := newWorld(t)
+	u := someone()
+	for i := range 40 {
+		w.file(u, fmt.Sprint(i), "")
+		w.remove(u, fmt.Sprint(i))
+	}
+	var now, most atomic.Int64
+	var wg sync.WaitGroup
+	for range 4 {
+		s := &scan{t: w.Trash, who: u, day: func(string) bool { return true }, entry: func(*Entry) bool { return true },
+			record: func(*objfmt.Record) bool {
+				n := now.Add(1)
+				defer now.Add(-1)
+				for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+				}
+				time.Sleep(time.Millisecond)
+				return true
+			}}
+		wg.Go(func() { s.run(ctx, func(found) bool { return true }) })
+	}
+	wg.Wait()
+	if got := most.Load(); got < 1 || got > int64(cap(usersAtOnce)) {
+		t.Errorf("%d records at once, want 1 to %d", got, cap(usersAtOnce))
+	}
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	for range cap(usersAtOnce) {
+		usersAtOnce <- struct{}{}
+	}
+	s := &scan{who: u}
+	if s.enter(ended) {
+		t.Error("waits although it has been ended")
+	}
+	for range cap(usersAtOnce) {
+		<-usersAtOnce
 	}
 }

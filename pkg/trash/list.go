@@ -59,6 +59,31 @@ type found struct {
 	ok    bool // there is something to yield
 }
 
+// usersAtOnce holds one for each record that is being looked at for users other than
+// root. They can ask for the whole trash, as often as they like: half of the
+// processors is left for what else the process does. Taken for one record at a time, so
+// that all who ask get on.
+var usersAtOnce = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
+
+// enter waits for the scan's turn; leave ends it. Not so when ctx ends before.
+func (s *scan) enter(ctx context.Context) bool {
+	if s.who.UID == 0 {
+		return true
+	}
+	select {
+	case usersAtOnce <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (s *scan) leave() {
+	if s.who.UID != 0 {
+		<-usersAtOnce
+	}
+}
+
 // scanAtOnce is how many records are read together: the memory of a scan.
 const scanAtOnce = 256
 
@@ -103,8 +128,9 @@ func (s *scan) readAll(ctx context.Context, refs []metadata.TrashRef, yield func
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {
-			for i := w; i < len(refs) && ctx.Err() == nil; i += workers {
+			for i := w; i < len(refs) && ctx.Err() == nil && s.enter(ctx); i += workers {
 				out[i] = s.read(ctx, refs[i])
+				s.leave()
 			}
 		})
 	}
@@ -192,10 +218,9 @@ func (t *Trash) record(ctx context.Context, ref metadata.TrashRef) (r record, er
 }
 
 // mayBe tells whether the entry may be who's, as far as the record says: the inode
-// of a file has the last word.
-func (r *record) mayBe(who mdfs.Cred) bool {
-	return r.Kind == objfmt.RecordVersion || r.torn || owned(who, r.UID)
-}
+// of a file has the last word. A version is only of who had the file when it was
+// replaced: who is given a file is not given what was taken out of it before.
+func (r *record) mayBe(who mdfs.Cred) bool { return r.torn || owned(who, r.UID) }
 
 // entry makes the entry of a record. What is another's, or not in trash any more,
 // is ENOENT.
@@ -286,8 +311,8 @@ func (t *Trash) Get(ctx context.Context, who mdfs.Cred, id ID) (Entry, error) {
 func (t *Trash) get(ctx context.Context, who mdfs.Cred, id ID) (Entry, error) {
 	r, err := t.record(ctx, metadata.TrashRef(id))
 	if err != nil {
-		if !all(who) && !errors.Is(err, syscall.ENOENT) {
-			err = errGone // or it would tell that there is something of another's
+		if !all(who) && ctx.Err() == nil {
+			err = errGone // or it would tell whether there is something of another's
 		}
 		return Entry{}, err
 	}

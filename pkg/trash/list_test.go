@@ -117,7 +117,10 @@ func TestFilter(t *testing.T) {
 
 func TestPatternsAreBounded(t *testing.T) {
 	w := newWorld(t)
-	for _, p := range []string{"[", "{a", strings.Repeat("a", MaxPattern+1), strings.Repeat("{,a}", 1000), strings.Repeat("{", 1000)} {
+	for _, p := range []string{"[", "{a", strings.Repeat("a", MaxPattern+1), strings.Repeat("{,a}", 1000), strings.Repeat("{", 1000),
+		// Takes two minutes for a path of 64 KiB in long names.
+		"**/*" + strings.Repeat("a", 127) + "{" + strings.Repeat(",", 999) + "}b",
+		"{[}]" + strings.Repeat(",*", 1000) + "}b"} {
 		for _, err := range w.List(ctx, me, Filter{Match: p}) {
 			wantErrno(t, err, syscall.EINVAL)
 		}
@@ -125,12 +128,26 @@ func TestPatternsAreBounded(t *testing.T) {
 		wantErrno(t, errors.Join(errs...), syscall.EINVAL)
 	}
 	start := time.Now()
-	f := Filter{Match: strings.Repeat("*a", 2000) + "{b,c,d}"}
+	f := Filter{Match: "**/*" + strings.Repeat("a", 127) + "{" + strings.Repeat(",", 23) + "}b"}
 	w.must(f.check())
-	if f.matches(strings.Repeat("a", 60<<10)) {
+	if f.matches(strings.Repeat(strings.Repeat("a", 255)+"/", 255)) {
 		t.Error("matched")
 	}
 	t.Log("the worst pattern that was found takes", time.Since(start))
+}
+
+func TestAlternatives(t *testing.T) {
+	for pattern, want := range map[string]int{
+		"": 1, "a,b": 1, "*.{h5,nc}": 2, "{a}": 1, "{a,b}{c,d,e}": 6, "{a,{b,c}{d,e}}f": 5, `{a\,b}`: 1, `\{a,b`: 1, "{[},{],b}": 2, "[{,]": 1,
+		"{a,b}{c,d}{e,f}{g,h}": 16,
+	} {
+		if got := alternatives(pattern); got != want {
+			t.Errorf("%q: %d, want %d", pattern, got, want)
+		}
+	}
+	if got := alternatives(strings.Repeat("{a,b}", 800)); got <= maxWritten || got > 2*maxWritten {
+		t.Error(got)
+	}
 }
 
 func TestListLeavesOutWhatIsNotInTrash(t *testing.T) {

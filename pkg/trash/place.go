@@ -197,20 +197,34 @@ func (x *restorer) makeDirAt(top *level, name string, n int, rm *metadata.Remova
 	if !errors.Is(err, syscall.EEXIST) {
 		return false, err
 	}
-	if found, err = x.merges(top, name, n); !found || err != nil {
+	if found, err = x.merges(top, name, n, next.entry.UID); !found || err != nil {
 		return false, err
 	}
 	if next.dir, err = x.open(top, name); err != nil {
+		return false, err
+	}
+	st, err := next.dir.Stat()
+	if err == nil {
+		err = rm.Merged()
+	}
+	if err == nil && !trusts(next.entry.UID, st.Uid) { // another has taken its place since
+		err = syscall.ESTALE
+	}
+	if err != nil {
+		next.dir.Close()
+		next.dir = nil
 		return false, err
 	}
 	x.done(top, done{rm, Restored{Entry: next.entry, Path: next.path}})
 	return true, nil
 }
 
-// merges tells whether what has the name is a directory that is to be merged into.
+// merges tells whether what has the name is a directory that is to be merged into:
+// one of root's or of the owner of the removed one. Where everybody may make names,
+// another one's would lay open what the removed one kept closed.
 // Force does not put a directory in the place of a file: what is in it could not
 // be given back by one rename.
-func (x *restorer) merges(top *level, name string, n int) (bool, error) {
+func (x *restorer) merges(top *level, name string, n int, owner uint32) (bool, error) {
 	st, err := x.there(top, name)
 	if err != nil || st == nil || n > 0 {
 		return false, err
@@ -219,8 +233,11 @@ func (x *restorer) merges(top *level, name string, n int) (bool, error) {
 	if !dir && x.r.Force {
 		return false, syscall.ENOTDIR
 	}
-	return dir, nil
+	return dir && trusts(owner, st.Uid), nil
 }
+
+// trusts tells whether what is owner's may go into a directory of uid's.
+func trusts(owner, uid uint32) bool { return uid == 0 || uid == owner }
 
 // wouldMakeDir tells what makeDir would make.
 func (x *restorer) wouldMakeDir(top *level, name string, next *level) error {
@@ -231,7 +248,7 @@ func (x *restorer) wouldMakeDir(top *level, name string, next *level) error {
 		if err != nil {
 			return err
 		}
-		merge, err := x.merges(top, at, n)
+		merge, err := x.merges(top, at, n, next.entry.UID)
 		switch {
 		case err != nil:
 			return pathError(next.path, err)

@@ -29,7 +29,8 @@ type item struct {
 	id     ID
 	kind   objfmt.RecordKind
 	when   time.Time
-	named  bool // its file has another name
+	uid    uint32 // owner
+	named  bool   // its file has another name
 }
 
 // plan is what to restore, parents before what is in them.
@@ -38,15 +39,45 @@ type plan struct {
 	dirs  map[string]item // removed directories by target, the newest of each, chosen or not
 	errs  []found         // entries that cannot be restored
 	bytes int             // of all paths
+	uid   uint32          // who asks
+	held  int64           // bytes taken of plans
+}
+
+// charge counts an entry that the plan is about to hold.
+func (p *plan) charge(path string) error {
+	p.bytes += len(path)
+	if len(p.items)+len(p.dirs)+len(p.errs) >= MaxRestore || p.bytes > maxRestorePaths {
+		return errTooMany
+	}
+	n := int64(plannedBytes + 2*len(path))
+	if err := plans.take(p.uid, n); err != nil {
+		return err
+	}
+	p.held += n
+	return nil
+}
+
+// release ends what the plan counts for.
+func (p *plan) release() {
+	plans.give(p.uid, p.held)
+	p.held = 0
+}
+
+// fail notes an entry that cannot be restored.
+func (p *plan) fail(x found) error {
+	if err := p.charge(x.Record.Path); err != nil {
+		return err
+	}
+	p.errs = append(p.errs, x)
+	return nil
 }
 
 var errTooMany = fmt.Errorf("more than %d entries, or %d MiB of paths, at once; restore it in parts: %w",
 	MaxRestore, maxRestorePaths>>20, syscall.E2BIG)
 
 func (p *plan) add(x item) error {
-	p.bytes += len(x.target)
-	if len(p.items)+len(p.dirs) >= MaxRestore || p.bytes > maxRestorePaths {
-		return errTooMany
+	if err := p.charge(x.target); err != nil {
+		return err
 	}
 	p.items = append(p.items, x)
 	return nil
@@ -57,9 +88,8 @@ func (p *plan) addDir(x item) error {
 	if old, ok := p.dirs[x.target]; ok && !newer(x, old) {
 		return nil
 	}
-	p.bytes += len(x.target)
-	if len(p.items)+len(p.dirs) >= MaxRestore || p.bytes > maxRestorePaths {
-		return errTooMany
+	if err := p.charge(x.target); err != nil {
+		return err
 	}
 	p.dirs[x.target] = x
 	return nil
@@ -163,7 +193,7 @@ func (t *Trash) plan(ctx context.Context, who mdfs.Cred, r *Restoration) (*plan,
 	if r.To != "" && r.To != "." && !validPath(r.To) {
 		return nil, fmt.Errorf("path %.100q: %w", r.To, syscall.EINVAL)
 	}
-	p := &plan{dirs: map[string]item{}}
+	p := &plan{dirs: map[string]item{}, uid: who.UID}
 	var err error
 	if len(r.IDs) > 0 {
 		err = t.planIDs(ctx, who, r, p)
@@ -191,10 +221,12 @@ func (t *Trash) planIDs(ctx context.Context, who mdfs.Cred, r *Restoration, p *p
 		}
 		if err != nil {
 			e.ID = id
-			p.errs = append(p.errs, found{Entry: e, err: fmt.Errorf("trash entry %s: %w", id, err)})
+			if err := p.fail(found{Entry: e, err: fmt.Errorf("trash entry %s: %w", id, err)}); err != nil {
+				return err
+			}
 			continue
 		}
-		if err := p.add(item{target: target, id: id, kind: e.Record.Kind, when: e.Record.When, named: named}); err != nil {
+		if err := p.add(item{target: target, id: id, kind: e.Record.Kind, when: e.Record.When, uid: e.UID, named: named}); err != nil {
 			return err
 		}
 	}
@@ -203,14 +235,19 @@ func (t *Trash) planIDs(ctx context.Context, who mdfs.Cred, r *Restoration, p *p
 
 // planFilter takes the newest removal of each path that the filter selects. Was
 // Under itself removed, more than once perhaps, then only what was removed in its
-// last life counts: after the removal before the last one, whosever it was.
+// last life counts: after the removal before the last one, whether of the caller's
+// directory or of root's. Those of others do not count: where everybody may make names,
+// they could hide what was there.
 func (t *Trash) planFilter(ctx context.Context, who mdfs.Cred, r *Restoration, p *plan) error {
 	f := r.Filter
 	f.Versions = false
 	if err := f.check(); err != nil {
 		return err
 	}
-	lives := &lives{under: f.Under}
+	lives := &lives{under: f.Under, of: who.UID}
+	if f.Owner != nil {
+		lives.of = *f.Owner
+	}
 	newest := map[string]int{} // by target: where in p.items
 	s := &scan{t: t, who: who, day: f.day, named: true, see: lives.see,
 		record: func(rec *objfmt.Record) bool {
@@ -227,7 +264,7 @@ func (t *Trash) planFilter(ctx context.Context, who mdfs.Cred, r *Restoration, p
 		case x.err != nil && x.ID == ID{}:
 			failed = x.err
 		case x.err != nil:
-			p.errs = append(p.errs, x)
+			failed = p.fail(x)
 		default:
 			failed = p.choose(r, &f, x, newest)
 		}
@@ -251,11 +288,11 @@ func (p *plan) choose(r *Restoration, f *Filter, x found, newest map[string]int)
 	target, err := r.place(&x.Entry)
 	if err != nil {
 		if wanted {
-			p.errs = append(p.errs, found{Entry: x.Entry, err: fmt.Errorf("trash entry %s: %w", x.ID, err)})
+			return p.fail(found{Entry: x.Entry, err: fmt.Errorf("trash entry %s: %w", x.ID, err)})
 		}
 		return nil
 	}
-	it := item{target: target, id: x.ID, kind: x.Record.Kind, when: x.Record.When, named: x.named}
+	it := item{target: target, id: x.ID, kind: x.Record.Kind, when: x.Record.When, uid: x.UID, named: x.named}
 	if it.kind == objfmt.RecordDir {
 		if err := p.addDir(it); err != nil {
 			return err
@@ -285,13 +322,14 @@ func (p *plan) since(when time.Time) {
 // lives finds the last two removals of a directory.
 type lives struct {
 	under string
+	of    uint32 // whose directories count, besides root's; root: everybody's
 
 	mu     sync.Mutex // guards newest
 	newest [2]time.Time
 }
 
 func (l *lives) see(r *objfmt.Record) {
-	if r.Kind != objfmt.RecordDir || r.Path != l.under {
+	if r.Kind != objfmt.RecordDir || r.Path != l.under || l.of != 0 && !trusts(l.of, r.UID) {
 		return
 	}
 	l.mu.Lock()

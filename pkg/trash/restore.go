@@ -25,7 +25,7 @@ type Restored struct {
 //
 // Directories that are missing on the way come back too, as their records say, or
 // else are made for the caller alone (0700). A directory that is there is merged into and
-// keeps its attributes; its entry is done with. Any other name that is taken makes
+// keeps its attributes, if it is root's or of the same owner; its entry is done with. Any other name that is taken makes
 // what comes NAME.~1~, NAME.~2~ …, or with Force is replaced and goes to trash.
 //
 // A name that was removed while its file had others comes back only in a directory
@@ -35,6 +35,9 @@ type Restored struct {
 func (t *Trash) Restore(ctx context.Context, who mdfs.Cred, r Restoration) iter.Seq2[Restored, error] {
 	return func(yield func(Restored, error) bool) {
 		p, err := t.plan(ctx, who, &r)
+		if p != nil {
+			defer p.release()
+		}
 		if err != nil {
 			yield(Restored{}, err)
 			return
@@ -59,6 +62,7 @@ type restorer struct {
 	pending  int                // restored and not yet durable, on all levels
 	stopped  bool               // the consumer has had enough
 	searched bool               // plan.dirs is complete
+	owner    uint32             // of what is being restored
 	linked   map[objfmt.ID]bool // files that this call has given a name
 	planned  map[string]bool    // names that a dry run would have made
 }
@@ -93,6 +97,9 @@ func (x *restorer) run() {
 		err = x.as(func() error { return x.checkTo(root) })
 	}
 	if err != nil {
+		if root != nil {
+			root.Close()
+		}
 		x.fatal(err)
 		return
 	}
@@ -154,6 +161,7 @@ func join(dir, name string) string {
 
 // restore restores one item in its directory.
 func (x *restorer) restore(it item) {
+	x.owner = it.uid
 	l := x.enter(parent(it.target))
 	if it.kind == objfmt.RecordDir {
 		x.enterRemoved(l, it)
@@ -202,14 +210,33 @@ func (x *restorer) down(top *level, name string) {
 	if next.err == nil {
 		next.dir, next.err = x.open(top, name)
 	}
-	if errors.Is(next.err, syscall.ENOENT) && top.err == nil {
+	missing := errors.Is(next.err, syscall.ENOENT) && top.err == nil
+	if missing || x.strange(next) {
 		if it, ok := x.removedDir(next.target); ok {
+			if next.dir != nil {
+				next.dir.Close()
+			}
 			x.enterRemoved(top, it)
 			return
 		}
+	}
+	if missing {
 		next.dir, next.err = x.makeParent(top, name)
 	}
 	x.levels = append(x.levels, next)
+}
+
+// strange tells whether a directory that is there may be one that another user has
+// put in the place of a removed one.
+func (x *restorer) strange(l *level) bool {
+	if l.err != nil || l.dir == nil {
+		return false
+	}
+	st, err := l.dir.Stat()
+	if err != nil {
+		l.err = pathError(l.path, err)
+	}
+	return err == nil && !trusts(x.owner, st.Uid)
 }
 
 // open opens a directory that is there, as the caller. A dry run finds nothing, and
