@@ -286,6 +286,9 @@ func (d *deletion) begin(b *batch, fl *File) (mine bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if b.f.o.Omit.Has(omit.RawAgain) || b.f.o.Omit.Has(omit.TakeDeletion) {
+		return true, nil
+	}
 	if named, err := fl.named(); err != nil || !named {
 		return err == nil, err
 	}

@@ -27,7 +27,8 @@ const (
 	TakeVersion
 	// TakeDeletion looks at a deletion record before taking it (R5).
 	TakeDeletion
-	// RawAgain does not read the link count again once the home is in dead/ (R5).
+	// RawAgain does not read the link count again once the home is in dead/, nor when
+	// it has its name of no return (R5).
 	RawAgain
 	// MakeMissingVersion drops a lower slot without making the version record that is missing (R2).
 	MakeMissingVersion
