@@ -112,10 +112,14 @@ func (f *FS) TrashOf(ctx context.Context, file objfmt.ID) ([]TrashRef, error) {
 	return refs, ctx.Err()
 }
 
-// PruneDay removes the directories of a day that has no records left.
+// PruneDay removes the directories of a day that has no records left; those of
+// PurgedDay stay.
 func (f *FS) PruneDay(ctx context.Context, day string) error {
 	if !validDay(day) {
 		return fmt.Errorf("day %q: %w", day, syscall.EINVAL)
+	}
+	if day == PurgedDay {
+		return ctx.Err()
 	}
 	top := trashName + "/" + day
 	fans, err := f.names(top, "")
