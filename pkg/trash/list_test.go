@@ -126,7 +126,7 @@ func TestPatternsAreBounded(t *testing.T) {
 	}
 	start := time.Now()
 	f := Filter{Match: strings.Repeat("*a", 2000) + "{b,c,d}"}
-	w.must(f.check())
+	w.must(f.Check())
 	if f.matches(strings.Repeat("a", 60<<10)) {
 		t.Error("matched")
 	}
