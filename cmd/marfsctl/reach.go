@@ -51,6 +51,9 @@ func (a *app) reach(ctx context.Context, through bool) (*reached, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := sys.RecoverRestores(ctx); err != nil {
+		return nil, errors.Join(startError{err}, sys.Close())
+	}
 	server := control.NewServer(sys.FS, control.Options{})
 	return &reached{control.Local(server, caller), cfg, func() error { server.Close(); return sys.Close() }}, nil
 }

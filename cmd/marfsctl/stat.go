@@ -136,7 +136,7 @@ type statObject struct {
 	Block  int         `json:"block_size"`
 	Size   int64       `json:"size"`   // bytes of the object, its recovery trailer included
 	Offset int64       `json:"offset"` // in the file
-	Length int64       `json:"length"` // bytes of the file that are in it
+	Length int64       `json:"length"` // bytes of the file that are in it; 0: cut off by truncate
 	Shards []statShard `json:"shards"`
 }
 

@@ -92,14 +92,14 @@ func withTrash(ctx context.Context, o options, n int, fn func(conf string) error
 			return err
 		}
 		return fn(conf)
-	}, "-N", fmt.Sprint(3*n+100_000))
+	}, "-N", fmt.Sprint(2*n+100_000))
 }
 
 // fabricate writes what n commits and unlinks leave: for each an empty file with
-// nothing but its home, and a record forty days old.
+// nothing but its home, and a record forty days old, in a file that many share.
 func fabricate(ctx context.Context, md string, n int) error {
 	when := time.Now().Add(-40 * 24 * time.Hour).UTC()
-	day := filepath.Join(md, "trash", when.Format("2006-01-02"))
+	day := filepath.Join(md, "trash", when.Format(time.DateOnly))
 	for i := range 256 {
 		for _, dir := range []string{filepath.Join(md, "files"), day} {
 			if err := os.MkdirAll(filepath.Join(dir, fmt.Sprintf("%02x", i)), 0o711); err != nil {
@@ -107,18 +107,45 @@ func fabricate(ctx context.Context, md string, n int) error {
 			}
 		}
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	var g errgroup.Group
 	g.SetLimit(4)
-	for i := range n {
-		if ctx.Err() != nil {
-			break
-		}
-		g.Go(func() error { return fabricateOne(md, day, i, when) })
+	for first := 0; first < n; first += perLedger {
+		g.Go(func() error {
+			l := ledger{name: filepath.Join(md, "dead", fmt.Sprint("t.", first))}
+			for i := first; i < min(first+perLedger, n) && ctx.Err() == nil; i++ {
+				if err := l.fabricate(md, day, i, when); err != nil {
+					return err
+				}
+			}
+			return l.end()
+		})
 	}
 	return g.Wait()
 }
 
-func fabricateOne(md, day string, i int, when time.Time) error {
+// perLedger is how many records share a file.
+const perLedger = 8000
+
+// ledger is a file of records, to be written when it is full.
+type ledger struct {
+	name  string
+	text  []byte
+	names []string // links, each of a record
+}
+
+func (l *ledger) end() error {
+	if err := os.WriteFile(l.name, l.text, 0o600); err != nil {
+		return err
+	}
+	for _, name := range l.names {
+		if err := os.Link(l.name, name); err != nil {
+			return err
+		}
+	}
+	return os.Remove(l.name)
+}
+
+func (l *ledger) fabricate(md, day string, i int, when time.Time) error {
 	owner := 10_000 + i%1000
 	if i%100 == 0 {
 		owner = trashOwner
@@ -145,5 +172,8 @@ func fabricateOne(md, day string, i int, when time.Time) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(day, slot.File.Fan(), fmt.Sprintf("%s-%016x", slot.File, i)), text, 0o600)
+	name := objfmt.RecordPart{Off: int64(len(l.text)), Len: len(text)}.Name(fmt.Sprintf("%s-%016x", slot.File, i))
+	l.names = append(l.names, filepath.Join(day, slot.File.Fan(), name))
+	l.text = append(l.text, text...)
+	return nil
 }

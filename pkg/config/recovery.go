@@ -153,6 +153,16 @@ func (r *recovery) sweep(ctx context.Context, now time.Time) error {
 	return errors.Join(err, e)
 }
 
+// RecoverRestores gives back what processes of this host were restoring from the
+// trash when they died, so that it can be restored at once; recovery does the rest.
+func (s *System) RecoverRestores(ctx context.Context) error {
+	var errs []error
+	for _, n := range s.Namespaces {
+		errs = append(errs, n.Meta.RecoverRestores(ctx, func(n metadata.Node) bool { return !gone(n.Name) }))
+	}
+	return errors.Join(errs...)
+}
+
 // nodeName names this process among all that work on a namespace at once:
 // <host>.<front end>.<pid>.<where the pid means something>.<random>.
 func nodeName(front FrontEnd) (string, error) {

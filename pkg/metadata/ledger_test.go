@@ -5,6 +5,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -118,5 +119,75 @@ func TestLedgerAtTheLinkLimit(t *testing.T) {
 	w.ledgers.keep(l)
 	if refs := w.rm("b"); w.inodesOf(refs) != 2 {
 		t.Errorf("%d inodes", w.inodesOf(refs))
+	}
+}
+
+// Whatever happens to one record that shares an inode changes the ctime of all. What
+// a gc that died had in its hands is ended by one sweep all the same, however many
+// there are, and however busy the records are beside them.
+func TestSweepOfSharedRecords(t *testing.T) {
+	w := noGrace(t)
+	refs := w.rm("taken1", "taken2", "taken3", "begun", "doomed", "gone", "busy")
+	for _, ref := range refs {
+		r, err := w.ReadTrash(ctx, ref)
+		w.must(err)
+		if r.Path == "busy" {
+			continue
+		}
+		_, err = w.takeTrash(ref)
+		w.must(err)
+		switch r.Path {
+		case "gone":
+			w.must(w.removeHome(stepFile, r.File))
+		case "begun":
+			w.must(w.moveHome(stepDeadHome, r.File, stagedName, deadName))
+			w.must(w.moveHome(stepDeadHome, r.File, deadName, begunPlace))
+		case "doomed":
+			w.must(w.moveHome(stepDeadHome, r.File, stagedName, deadName))
+		}
+	}
+	time.Sleep(20 * time.Millisecond) // clocks of inodes are coarse
+	before := time.Now()
+	time.Sleep(20 * time.Millisecond)
+	w.rm("another") // in the same ledger
+
+	*w.clock = before
+	var left []string
+	for l, err := range w.Leftovers(ctx, nil, before) {
+		w.must(err)
+		if strings.HasPrefix(l.Place, deadName+"/"+deadTrash) {
+			left = append(left, l.Record.Path)
+			if l.Since.IsZero() {
+				t.Errorf("%s: no time", l.Place)
+			}
+		}
+	}
+	if len(left) != 6 {
+		t.Errorf("to be swept: %v", left)
+	}
+	var told int
+	w.must(w.Sweep(ctx, before, func(d []Doom) error { told += len(d); return nil }))
+	if names, err := w.names(deadName, deadTrash); len(names) > 0 || err != nil {
+		t.Errorf("left in dead/: %v, %v", names, err)
+	}
+	if n := len(w.trash()); n != 6 || told != 2 { // taken1 to 3, gone, busy, another
+		t.Errorf("%d records in trash, %d destroyed", n, told)
+	}
+}
+
+// A home that a gc has taken a moment ago is not old because its record is shared.
+func TestSweepSparesYoungShared(t *testing.T) {
+	w := noGrace(t)
+	for _, ref := range w.rm("a", "b") {
+		r, err := w.ReadTrash(ctx, ref)
+		w.must(err)
+		_, err = w.takeTrash(ref)
+		w.must(err)
+		w.must(w.moveHome(stepDeadHome, r.File, stagedName, deadName))
+	}
+	*w.clock = time.Now().Add(-time.Hour)
+	w.must(w.Sweep(ctx, *w.clock, func(d []Doom) error { t.Errorf("told %+v", d); return nil }))
+	if names, err := w.names(deadName, ""); len(names) != 6 || err != nil { // a ledger, versions/, records and homes
+		t.Errorf("in dead/: %v, %v", names, err)
 	}
 }

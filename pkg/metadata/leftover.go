@@ -148,19 +148,21 @@ func (f *FS) inTaken(before time.Time) iter.Seq2[Leftover, error] {
 // with its record if it is one. What is gone by now is none.
 func (f *FS) leftover(dir, name string, before time.Time, yield func(Leftover, error) bool) (more bool) {
 	l := Leftover{Place: dir + "/" + name}
-	err := f.in(dir, func(d mdfs.Dir) error {
-		st, err := d.Lstat(name)
-		if err != nil {
-			return err
-		}
-		l.Since = time.Unix(st.Ctim.Unix())
-		if top, _, _ := strings.Cut(dir, "/"); top != stagedName && !strings.HasPrefix(name, deadHome) && !strings.HasPrefix(name, deadBegun) {
-			l.Record, _ = readRecord(d, name) // tables and notes are none
-		}
-		return nil
-	})
+	at, err := f.arrived(dir, name)
 	if err != nil {
 		return ignore(err, syscall.ENOENT) == nil || yield(Leftover{}, err)
 	}
-	return !before.IsZero() && !l.Since.Before(before) || yield(l, nil)
+	if !before.IsZero() && !at.Before(before) {
+		return true
+	}
+	if top, _, _ := strings.Cut(dir, "/"); top != stagedName && !strings.HasPrefix(name, deadHome) && !strings.HasPrefix(name, deadBegun) {
+		_ = f.in(dir, func(d mdfs.Dir) (err error) { // tables and notes are none
+			l.Record, err = readRecord(d, name)
+			return err
+		})
+	}
+	if l.Since = at; at.IsZero() {
+		l.Since = l.Record.When
+	}
+	return yield(l, nil)
 }

@@ -48,8 +48,8 @@ type sweep struct {
 	batch  batch // what is to be destroyed
 }
 
-// dir calls fn for the names in a directory that got there before the time: the
-// rename that put them there has set their ctime. What fn returns is destroyed.
+// dir calls fn for the names in a directory that got there before the time. What fn
+// returns is destroyed.
 func (s *sweep) dir(ctx context.Context, dir string, fn func(context.Context, string) (doomed, error)) error {
 	names, err := s.f.names(dir, "")
 	errs := []error{err}
@@ -82,12 +82,43 @@ func (s *sweep) add(ctx context.Context, d doomed) error {
 }
 
 func (f *FS) since(dir, name string, before time.Time) (old bool, err error) {
+	at, err := f.arrived(dir, name)
+	return err == nil && at.Before(before), err
+}
+
+// arrived tells when a name got into a directory of dead/: the rename that put it
+// there has set its ctime. That of an inode which records share is set by whatever
+// happens to any of them, so there the home tells: it was taken right after the
+// record, or is still where it was when the last name went. Zero, which is old: the
+// file has a name, or there is none any more. Then nothing is to be waited for.
+func (f *FS) arrived(dir, name string) (at time.Time, err error) {
+	if _, shared, _ := objfmt.ParseRecordPart(name); shared && dir == deadName && strings.HasPrefix(name, deadTrash) {
+		return f.homeSince(name[len(deadTrash):])
+	}
 	err = f.in(dir, func(d mdfs.Dir) error {
 		st, err := d.Lstat(name)
-		old = time.Unix(st.Ctim.Unix()).Before(before)
+		at = time.Unix(st.Ctim.Unix())
 		return err
 	})
-	return old, err
+	return at, err
+}
+
+// homeSince tells since when the file of a removal's record has been as it is.
+func (f *FS) homeSince(record string) (at time.Time, err error) {
+	id, err := objfmt.ParseID(record[:min(len(record), 32)])
+	if err != nil {
+		return at, err
+	}
+	fl, _, err := f.findHome(id)
+	if err != nil {
+		return at, ignore(err, syscall.ENOENT)
+	}
+	defer fl.Close()
+	st, err := fl.inode.Stat()
+	if err == nil && st.Nlink == 1 {
+		at = time.Unix(st.Ctim.Unix())
+	}
+	return at, err
 }
 
 func (s *sweep) dead(ctx context.Context, name string) (doomed, error) {
@@ -282,14 +313,29 @@ func (f *FS) Recover(ctx context.Context, alive Alive) error {
 	return errors.Join(errs...)
 }
 
+// RecoverRestores gives back the records of removals that dead processes were
+// restoring: the part of Recover that lets a restore be done again.
+func (f *FS) RecoverRestores(ctx context.Context, alive Alive) error {
+	c := &census{f: f, alive: alive, known: map[[4]byte]bool{}}
+	return f.recoverRecords(ctx, func(name string) bool {
+		_, _, removal := strings.Cut(name, ".")
+		return removal && !f.ownedBy(name, c.lives)
+	})
+}
+
 func (f *FS) recoverWork(ctx context.Context, lives func([]byte) bool) error {
+	return f.recoverRecords(ctx, func(name string) bool { return !f.ownedBy(name, lives) })
+}
+
+// recoverRecords ends what the work records tell of that are left over.
+func (f *FS) recoverRecords(ctx context.Context, left func(name string) bool) error {
 	nodes, err := f.names(workName, "")
 	errs := []error{err}
 	for _, node := range nodes {
 		records, err := f.names(workName+"/"+node, "")
 		errs = append(errs, err)
 		for _, name := range records {
-			if f.ownedBy(name, lives) {
+			if !left(name) {
 				continue
 			}
 			if err := f.RecoverWork(ctx, node, name); err != nil {

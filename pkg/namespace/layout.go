@@ -25,7 +25,7 @@ type LayoutObject struct {
 	Key    string
 	Ref    objfmt.ObjectRef
 	Offset int64 // in the file
-	Length int64 // bytes of the file in it
+	Length int64 // bytes of the file in it; 0: a truncate has cut them off
 	Shards []repo.Shard
 }
 
@@ -58,6 +58,11 @@ func (d *Dir) inspect(ctx context.Context, l *Layout, v *view, deep bool) error 
 	for _, p := range v.pieces {
 		if p.object != nil {
 			l.Objects = append(l.Objects, LayoutObject{Key: p.object.key, Ref: p.object.ref, Offset: p.off, Length: p.length})
+		}
+	}
+	for _, p := range v.cutOff {
+		if p.object != nil {
+			l.Objects = append(l.Objects, LayoutObject{Key: p.object.key, Ref: p.object.ref, Offset: p.off})
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)

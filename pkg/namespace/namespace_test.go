@@ -517,12 +517,50 @@ func TestTruncate(t *testing.T) {
 	}
 	size(1000)
 	same(t, "cut", get(t, d, "f"), want[:1000])
+	l, err := d.Layout(ctx, me, "f", true) // the second object is kept, and still the file's
+	if err != nil || len(l.Objects) != 2 || l.Objects[0].Length != 1000 || l.Objects[1].Length != 0 || len(l.Objects[1].Shards) == 0 {
+		t.Errorf("layout of a cut file: %+v, %v", l.Objects, err)
+	}
 	size(2000)
 	same(t, "grown", get(t, d, "f"), append(bytes.Clone(want[:1000]), make([]byte, 1000)...))
 	size(0)
 	same(t, "emptied", get(t, d, "f"), nil)
 	put(t, d, "f", want)
 	same(t, "written anew", get(t, d, "f"), want)
+}
+
+// A file that was closed is one that nobody writes, although the kernel tells of the
+// last close later. What is not committed cannot be cut.
+func TestTruncateAfterFlush(t *testing.T) {
+	w := newWorld(t)
+	d := dir(t, w.node("a"), "/proj")
+	want := random(6, chunkSize+100)
+	f, _, err := d.Create(ctx, me, "f", syscall.O_WRONLY, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(ctx, me, want, 0); err != nil {
+		t.Fatal(err)
+	}
+	cut := func(n int64) error {
+		_, err := d.Setattr(ctx, me, "f", namespace.SetAttr{Size: &n, Atime: mdfs.TimeSet{Omit: true}, Mtime: mdfs.TimeSet{Omit: true}})
+		return err
+	}
+	if err := cut(1000); !errors.Is(err, syscall.EOPNOTSUPP) {
+		t.Errorf("of what is being written: %v", err)
+	}
+	if err := f.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := cut(1000); err != nil {
+		t.Error(err)
+	}
+	same(t, "cut", get(t, d, "f"), want[:1000])
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	same(t, "closed", get(t, d, "f"), want[:1000])
 }
 
 func TestPermissions(t *testing.T) {

@@ -150,12 +150,12 @@ func (f *File) truncate(ctx context.Context, c Caller, n int64) error {
 
 func (f *File) resize(ctx context.Context, n int64) error {
 	for {
+		done, err := f.cut(ctx, n)
+		if done || err != nil {
+			return err
+		}
 		w := f.inode.writing.Load()
-		if w == nil || n == 0 {
-			done, err := f.cut(ctx, n)
-			if done || err != nil {
-				return err
-			}
+		if w == nil {
 			continue
 		}
 		if err := w.extend(ctx, f, n); !errors.Is(err, errOver) {
@@ -164,15 +164,20 @@ func (f *File) resize(ctx context.Context, n int64) error {
 	}
 }
 
-// cut truncates where nobody is writing, or to nothing. Not done and no error:
-// somebody has begun to write.
+// cut truncates where nobody is writing, or to nothing, or to less than what is
+// written and committed: its writer may have closed the file a moment ago, which
+// the kernel tells later. Not done and no error: somebody is writing.
 func (f *File) cut(ctx context.Context, n int64) (done bool, err error) {
 	f.inode.begin.Lock()
 	defer f.inode.begin.Unlock()
 	w := f.inode.writing.Load()
 	switch {
-	case w != nil && n > 0:
+	case w != nil && n > 0 && (n >= w.pos() || w.bytes() == Bytes{}):
 		return false, nil
+	case w != nil && n > 0:
+		if err := w.finish(); err != nil {
+			return false, err
+		}
 	case w != nil && w.pos() > 0:
 		if err := f.restart(ctx); err != nil {
 			return false, err

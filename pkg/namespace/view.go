@@ -20,6 +20,7 @@ import (
 type view struct {
 	size   int64
 	pieces []piece
+	cutOff []piece     // what the file has beyond its end: nobody reads it
 	bodies []mdfs.File // to be closed with the view
 }
 
@@ -119,7 +120,7 @@ func (v *view) end() int64 {
 // bytes beyond the cut never come back, also when it grows again.
 func (v *view) cut(size int64) {
 	i := sort.Search(len(v.pieces), func(i int) bool { return v.pieces[i].off >= size })
-	v.pieces = v.pieces[:i]
+	v.pieces, v.cutOff = v.pieces[:i:i], v.pieces[i:]
 	if i > 0 {
 		p := &v.pieces[i-1]
 		p.length = min(p.length, size-p.off)
