@@ -124,7 +124,7 @@ func (a *app) trashPurgeCmd() *cobra.Command {
 		Short: "Let go of what was removed, before its time",
 		Long: `purge lets go of what was removed at each PATH and everything below it, or of
 single entries. marfsctl gc destroys it once trash.grace has passed since it was
-removed; until then, trash list --purged shows it and trash restore has it back.`,
+removed; until then trash list and trash restore have it with --purged.`,
 		Example: `  marfsctl trash purge /campaign/projecta/scratch --older 7d
   marfsctl trash purge --all --versions --dry-run`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitStart, exitInterrupted),

@@ -39,6 +39,7 @@ it has now becomes an earlier content in turn.
 
 You need the rights to make these names where they go.`,
 		Example: `  marfsctl trash restore /campaign/projecta/run1
+  marfsctl trash restore --newer 1h /campaign/projecta    # what was removed in the last hour
   marfsctl trash restore --newer 1h --match '*.h5' --to /campaign/projecta/saved /campaign/projecta
   marfsctl trash restore --version 4c0f31 /campaign/projecta/notes.txt`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitStart, exitInterrupted),

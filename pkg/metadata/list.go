@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"path"
 	"slices"
 	"strings"
 	"syscall"
@@ -53,9 +54,15 @@ func (f *FS) eachFanFrom(ctx context.Context, top, first string, fn func(name st
 	}
 }
 
+// eachIn does not keep the directory open: of many, as those of PurgedDay, most are empty.
 func (f *FS) eachIn(ctx context.Context, dir string, fn func(name string, err error) bool) (more bool, err error) {
 	more = true
-	err = f.in(dir, func(d mdfs.Dir) error {
+	err = f.in(path.Dir(dir), func(top mdfs.Dir) error {
+		d, err := top.OpenDir(path.Base(dir))
+		if err != nil {
+			return err
+		}
+		defer d.Close()
 		return eachEntry(d, "", func(name string) (bool, error) {
 			if err := ctx.Err(); err != nil {
 				return true, err
