@@ -109,11 +109,21 @@ func noVerb(cmd *cobra.Command, _ []string) error {
 	return usageError{fmt.Errorf("%s: no verb given", cmd.CommandPath())}
 }
 
-// load reads the configuration and shows its warnings.
+// load reads the configuration.
 func (a *app) load() (*config.Config, error) {
 	cfg, err := config.Load(config.Path(a.configFile))
 	if err != nil {
 		return nil, configError{err}
+	}
+	return cfg, nil
+}
+
+// loadWarned is load that shows warnings: for the verbs of who writes the
+// configuration. Users of the others could do nothing about them.
+func (a *app) loadWarned() (*config.Config, error) {
+	cfg, err := a.load()
+	if err != nil {
+		return nil, err
 	}
 	for _, w := range cfg.Warnings {
 		fmt.Fprintf(a.err, "marfsctl: warning: %v\n", w)

@@ -57,7 +57,7 @@ func problemsOf(ps []config.Problem) []problem {
 
 func (a *app) configCheck() error {
 	file := config.Path(a.configFile)
-	cfg, err := a.load()
+	cfg, err := a.loadWarned()
 	var found config.Problems
 	if err != nil && !errors.As(err, &found) { // the file cannot be read
 		found = config.Problems{{File: file, Rule: err.Error(), Hint: configHint}}
@@ -91,7 +91,7 @@ configuration file.`,
 }
 
 func (a *app) configShow() error {
-	cfg, err := a.load()
+	cfg, err := a.loadWarned()
 	if err != nil {
 		return err
 	}

@@ -92,6 +92,17 @@ func (f failure) Error() string {
 
 func (f failure) Unwrap() error { return f.err }
 
+// hinted is an error that says what to do about it.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Unwrap() error { return h.error }
+
+// Hint says what to do.
+func (h hinted) Hint() string { return h.hint }
+
 // program is what errors begin with.
 const program = "marfsctl"
 

@@ -4,12 +4,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
-	"strconv"
+	"slices"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -111,11 +112,13 @@ func (o *gcOptions) check() error {
 type gcRun struct {
 	*app
 	o         gcOptions
+	cfg       *config.Config
 	began     time.Time
 	collector *trash.Collector
 	progress  *progress // of the namespace in work; nil: a plan
 	result    gcResult
-	listed    bool // an entry was printed
+	doc       jsonStream // of --list
+	names     names
 }
 
 func (a *app) gc(ctx context.Context, o gcOptions) (err error) {
@@ -138,7 +141,7 @@ func (a *app) gc(ctx context.Context, o gcOptions) (err error) {
 	if err != nil {
 		return startError{err}
 	}
-	r, err := a.newGC(o)
+	r, err := a.newGC(cfg, o)
 	if err != nil {
 		return startError{err}
 	}
@@ -149,21 +152,30 @@ func (a *app) gc(ctx context.Context, o gcOptions) (err error) {
 // writes nothing.
 func (a *app) openGC(ctx context.Context, cfg *config.Config, apply bool) (*config.System, error) {
 	if apply {
-		return a.open(ctx, cfg)
+		sys, err := a.open(ctx, cfg)
+		return sys, gcHint(err)
 	}
 	sys, err := config.OpenMetadata(ctx, cfg, cfg.Log.Logger(a.err))
 	if err != nil {
-		return nil, startError{err}
+		return nil, startError{gcHint(err)}
 	}
 	return sys, nil
 }
 
-func (a *app) newGC(o gcOptions) (*gcRun, error) {
+// gcHint tells whoever may not enter metadata directories that this is as it should be.
+func gcHint(err error) error {
+	if os.Geteuid() != 0 && (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EPERM)) {
+		return hinted{err, "gc is for root and the user whose the metadata directories are; marfsctl trash purge lets go of what was yours"}
+	}
+	return err
+}
+
+func (a *app) newGC(cfg *config.Config, o gcOptions) (*gcRun, error) {
 	host, err := os.Hostname()
 	if err != nil {
 		return nil, err
 	}
-	r := &gcRun{app: a, o: o, began: time.Now(), result: gcResult{Applied: o.apply, Namespaces: []gcNamespace{}}}
+	r := &gcRun{app: a, o: o, cfg: cfg, began: time.Now(), doc: jsonStream{w: a.out}, names: names{}, result: gcResult{Applied: o.apply, Namespaces: []gcNamespace{}}}
 	c := trash.Options{Workers: o.workers, MaxEntries: o.maxEntries, MaxBytes: int64(o.maxBytes), From: startAt(host, os.Getpid())}
 	if o.apply {
 		c.Progress = r.show
@@ -326,7 +338,8 @@ type gcNamespace struct {
 	Left     int64       `json:"left"`    // because of a cap; at most
 	Failed   int64       `json:"failed"`
 	Failures []gcFailure `json:"failures"`
-	Log      string      `json:"log,omitempty"` // below the metadata directory, or --log
+	failures failures
+	Log      string `json:"log,omitempty"` // below the metadata directory, or --log
 }
 
 type gcRow struct {
@@ -362,12 +375,14 @@ type gcEntry struct {
 func (n *gcNamespace) add(r trash.Report) {
 	n.Dropped, n.Kept, n.Left, n.Failed = n.Dropped+r.Dropped, n.Kept+r.Kept, n.Left+r.Left, n.Failed+r.Failures.Count
 	if n.Rows == nil {
-		n.Rows, n.Failures = []gcRow{}, []gcFailure{}
+		n.Rows = []gcRow{}
 	}
 	for _, row := range r.Rows {
 		n.Rows = append(n.Rows, gcRow{string(row.What), string(row.Why), row.Entries, row.Bytes, row.Oldest.UTC()})
 	}
-	for _, g := range r.Failures.Groups {
+	n.failures.Merge(r.Failures)
+	n.Failures = []gcFailure{}
+	for _, g := range n.failures.Groups {
 		f := gcFailure{Cause: g.Cause, Count: g.Count, Samples: []string{}}
 		for _, s := range g.Samples {
 			f.Samples = append(f.Samples, s.Error())
@@ -378,9 +393,8 @@ func (n *gcNamespace) add(r trash.Report) {
 
 // judge returns what went wrong in a namespace.
 func (n *gcNamespace) judge(err error) (list []error) {
-	for _, f := range n.Failures {
-		list = append(list, failure{what: "gc", where: "namespace " + n.Name,
-			err: fmt.Errorf("%d entries: %s, for example: %s", f.Count, f.Cause, f.Samples[0])})
+	if err := n.failures.of("gc, namespace " + n.Name); err != nil {
+		list = append(list, err)
 	}
 	switch {
 	case errors.Is(err, metadata.ErrCopied):
@@ -400,33 +414,25 @@ func adviceOf(err error) string {
 }
 
 func (r *gcRun) listHead() {
-	if r.json {
-		fmt.Fprint(r.out, "{\n  \"entries\": [")
-		return
+	if !r.json {
+		r.row("DELETED", "SIZE", "WHAT", "OWNER", "BY", "WHY", "ID", "PATH")
 	}
-	fmt.Fprintf(r.out, "%-8s  %-9s  %10s  %-9s  %-20s  %-9s  ID, PATH\n", "WHY", "WHAT", "SIZE", "OWNER", "DELETED", "BY")
 }
 
 // listEntry prints one entry at once: there may be millions.
 func (r *gcRun) listEntry(namespace string, c trash.Candidate) error {
 	id := namespace + "/" + c.ID.String()
 	if !r.json {
-		fmt.Fprintf(r.out, "%-8s  %-9s  %10s  %-9s  %-20s  %-9s  %s %q\n", c.Why, c.What, human(c.Size), fmt.Sprintf("%d:%d", c.UID, c.GID),
-			c.Record.When.UTC().Format(time.RFC3339), strconv.Itoa(int(c.Record.By)), id, c.Record.Path)
+		r.row(c.Record.When.Local().Format(time.DateTime), bytesText(c.Size), string(c.What), r.names.of(c.UID), r.names.of(c.Record.By), string(c.Why), id, shown(c.Record.Path))
 		return nil
 	}
 	e := gcEntry{ID: id, What: string(c.What), Why: string(c.Why), Path: c.Record.Path, Bytes: trash.PathBytes(c.Record.Path), Size: c.Size, UID: c.UID, GID: c.GID,
 		Deleted: c.Record.When.UTC(), By: c.Record.By, How: c.Record.Why, File: idText(c.Record.File), Content: idText(c.Record.Content)}
-	b, err := oneLine(e)
-	if err != nil {
-		return err
-	}
-	sep := ","
-	if !r.listed {
-		sep, r.listed = "", true
-	}
-	_, err = fmt.Fprintf(r.out, "%s\n    %s", sep, b)
-	return err
+	return r.doc.add("entries", e)
+}
+
+func (r *gcRun) row(deleted, size, what, owner, by, why, id, path string) {
+	fmt.Fprintf(r.out, "%-19s  %10s  %-9s  %-8s  %-8s  %-9s  %-*s  %s\n", deleted, size, what, owner, by, why, idWidth(r.cfg), id, path)
 }
 
 func (r *gcRun) print(failed bool) error {
@@ -436,12 +442,7 @@ func (r *gcRun) print(failed bool) error {
 	if !r.o.list {
 		return r.app.print(r.result)
 	}
-	b, err := json.MarshalIndent(r.result, "", "  ")
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(r.out, "\n  ],%s\n", strings.TrimPrefix(string(b), "{"))
-	return err
+	return r.doc.end("entries", r.result)
 }
 
 // words are the kinds of things for people.
@@ -452,7 +453,7 @@ var words = map[string]string{
 }
 
 func (r *gcRun) table(failed bool) error {
-	if r.listed || r.o.list {
+	if r.o.list {
 		fmt.Fprintln(r.out)
 	}
 	w := tabwriter.NewWriter(r.out, 0, 0, 2, ' ', 0)
@@ -462,7 +463,7 @@ func (r *gcRun) table(failed bool) error {
 			fmt.Fprintf(w, "%s\tnothing\t-\t0\t-\t-\n", n.Name)
 		}
 		for _, row := range n.Rows {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", n.Name, words[row.What], row.Why, row.Entries, human(row.Bytes), row.Oldest.Format(time.RFC3339))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", n.Name, words[row.What], row.Why, row.Entries, bytesText(row.Bytes), row.Oldest.Local().Format(time.DateTime))
 		}
 	}
 	if err := w.Flush(); err != nil {
@@ -472,12 +473,25 @@ func (r *gcRun) table(failed bool) error {
 		if n.Left > 0 {
 			fmt.Fprintf(r.out, "%s: left for another run: at most %d\n", n.Name, n.Left)
 		}
+		if n.Kept > 0 {
+			fmt.Fprintf(r.out, "%s: looked at and kept: %d (open, not old enough, or in the hands of another gc)\n", n.Name, n.Kept)
+		}
 		if n.Log != "" {
 			fmt.Fprintf(r.out, "%s: log: %s\n", n.Name, n.Log)
 		}
 	}
+	return r.lastWord(failed)
+}
+
+// lastWord says what the table is.
+func (r *gcRun) lastWord(failed bool) error {
+	empty := !slices.ContainsFunc(r.result.Namespaces, func(n gcNamespace) bool { return len(n.Rows) > 0 || n.Dropped > 0 })
 	word := "this is what would go; marfsctl gc --apply destroys it"
 	switch {
+	case empty && !failed && !r.o.apply:
+		word = "nothing would go"
+	case empty && !failed && !r.result.Capped:
+		word = "nothing had to go"
 	case r.o.apply && r.result.Capped:
 		word = "ended by a cap; run again for the rest"
 	case r.o.apply && failed:
@@ -485,6 +499,6 @@ func (r *gcRun) table(failed bool) error {
 	case r.o.apply:
 		word = "destroyed"
 	}
-	fmt.Fprintln(r.out, word)
-	return nil
+	_, err := fmt.Fprintln(r.out, word)
+	return err
 }

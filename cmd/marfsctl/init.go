@@ -51,7 +51,7 @@ type initItem struct {
 }
 
 func (a *app) init(ctx context.Context, replace []string) error {
-	cfg, err := a.load()
+	cfg, err := a.loadWarned()
 	if err != nil {
 		return err
 	}

@@ -10,8 +10,6 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/sys/unix"
-
-	"marfs/pkg/config"
 )
 
 // tally is how far a verb has come.
@@ -123,7 +121,7 @@ func (p *progress) text() string {
 func (p *progress) rates() string {
 	t := p.at()
 	perSecond := float64(t.items) / max(p.now().Sub(p.began).Seconds(), 1e-3)
-	s := fmt.Sprintf("%s, %.0f/s", human(t.bytes), perSecond)
+	s := fmt.Sprintf("%s, %.0f/s", bytesText(t.bytes), perSecond)
 	if t.failures > 0 {
 		s += fmt.Sprintf(", %d failed", t.failures)
 	}
@@ -138,12 +136,4 @@ func (p *progress) left() time.Duration {
 	}
 	gone := p.now().Sub(p.began)
 	return time.Duration(float64(gone) / float64(t.items) * float64(t.total-t.items)).Round(time.Second)
-}
-
-// human shows bytes in the unit that fits.
-func human(n int64) string {
-	if n < 1<<20 {
-		return config.Size(n).String()
-	}
-	return room(n, n)
 }

@@ -60,6 +60,9 @@ func (s *selection) filter(now time.Time) (trash.Filter, error) {
 		flag("owner", s.owner, uidOf, func(id uint32) { f.Owner = &id }),
 		flag("by", s.by, uidOf, func(id uint32) { f.By = &id }),
 	)
+	if wrong := f.Check(); wrong != nil {
+		err = errors.Join(err, fmt.Errorf("--match: %w", wrong))
+	}
 	if err != nil {
 		return f, usageError{err}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -17,7 +18,7 @@ files, directories, symbolic links, and earlier contents of files.
 
 Everybody has the trash of what belonged to them, whoever removed it; root has
 all of it. It stays for trash.keep, a time that the configuration sets.`)
-	cmd.AddCommand(a.trashListCmd(), a.trashRestoreCmd(), a.trashPurgeCmd(), a.trashCatCmd())
+	cmd.AddCommand(a.trashListCmd(), a.trashRestoreCmd(), a.trashPurgeCmd(), a.trashCatCmd(), a.trashUsageCmd())
 	return cmd
 }
 
@@ -96,7 +97,7 @@ func (a *app) tell(r *reached, entries iter.Seq2[control.Entry, error], verb str
 	doc := &jsonStream{w: a.out}
 	for e, err := range entries {
 		if err != nil {
-			failed.add(failure{what: "trash " + verb, where: r.cfg.Mount, err: err, hint: hintOf(err)})
+			failed.Add(failure{what: "trash " + verb, where: shown(cmp.Or(seen(r.cfg, e.Path), e.ID, r.cfg.Mount)), err: err, hint: hintOf(err)})
 			continue
 		}
 		sum.Count++
@@ -112,7 +113,7 @@ func (a *app) tell(r *reached, entries iter.Seq2[control.Entry, error], verb str
 			return sum, err
 		}
 	}
-	return sum, failed.err()
+	return sum, failed.of("trash " + verb)
 }
 
 func (a *app) trashPurgeCmd() *cobra.Command {
@@ -123,7 +124,7 @@ func (a *app) trashPurgeCmd() *cobra.Command {
 		Short: "Let go of what was removed, before its time",
 		Long: `purge lets go of what was removed at each PATH and everything below it, or of
 single entries. marfsctl gc destroys it once trash.grace has passed since it was
-removed; until then, trash list --purged shows it and trash restore has it back.`,
+removed; until then trash list and trash restore have it with --purged.`,
 		Example: `  marfsctl trash purge /campaign/projecta/scratch --older 7d
   marfsctl trash purge --all --versions --dry-run`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitStart, exitInterrupted),

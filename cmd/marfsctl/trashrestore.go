@@ -39,6 +39,7 @@ it has now becomes an earlier content in turn.
 
 You need the rights to make these names where they go.`,
 		Example: `  marfsctl trash restore /campaign/projecta/run1
+  marfsctl trash restore --newer 1h /campaign/projecta    # what was removed in the last hour
   marfsctl trash restore --newer 1h --match '*.h5' --to /campaign/projecta/saved /campaign/projecta
   marfsctl trash restore --version 4c0f31 /campaign/projecta/notes.txt`,
 		Annotations: exits(exitDone, exitFailed, exitUsage, exitStart, exitInterrupted),
@@ -77,7 +78,7 @@ func (a *app) trashRestore(ctx context.Context, r *reached, o *restoreOptions, p
 			return usageError{failure{what: "--to", where: o.to, err: err}}
 		}
 	}
-	t := &telling{a: a, r: r, doc: jsonStream{w: a.out}, dry: o.dry}
+	t := &telling{a: a, r: r, doc: jsonStream{w: a.out}, dry: o.dry, version: o.version != ""}
 	for i, q := range queries {
 		all := r.Restore(ctx, namespace.TrashRestoration{TrashQuery: q, To: to, Force: o.force, DryRun: o.dry})
 		what := "--id"
@@ -104,12 +105,13 @@ type restoredEntry struct {
 
 // telling prints what was restored as it comes.
 type telling struct {
-	a      *app
-	r      *reached
-	doc    jsonStream
-	dry    bool
-	sum    trashSum
-	failed failures
+	a       *app
+	r       *reached
+	doc     jsonStream
+	dry     bool
+	version bool // of earlier contents
+	sum     trashSum
+	failed  failures
 }
 
 // all tells what became of the entries at a path.
@@ -118,7 +120,11 @@ func (t *telling) all(path string, entries iter.Seq2[control.Restored, error]) e
 	for d, err := range entries {
 		found = true
 		if err != nil {
-			t.failed.add(failure{what: "trash restore", where: shown(path), err: err, hint: hintOf(err)})
+			hint := hintOf(err)
+			if hint == "" && t.version {
+				hint = "marfsctl versions " + shown(path) + " lists them"
+			}
+			t.failed.Add(failure{what: "trash restore", where: shown(path), err: err, hint: hint})
 			continue
 		}
 		if err := t.one(&d); err != nil {
@@ -126,7 +132,7 @@ func (t *telling) all(path string, entries iter.Seq2[control.Restored, error]) e
 		}
 	}
 	if !found {
-		t.failed.add(failure{what: "trash restore", where: shown(path), err: errors.New("nothing of it is in trash"), hint: "marfsctl trash list shows what is; with --purged also what was let go"})
+		t.failed.Add(failure{what: "trash restore", where: shown(path), err: errors.New("nothing of it is in trash"), hint: "marfsctl trash list shows what is; with --purged also what was let go"})
 	}
 	return nil
 }
@@ -136,7 +142,7 @@ func (t *telling) one(d *control.Restored) error {
 	out := restoredEntry{trashEntry: jsonEntry(t.r.cfg, &d.Entry)}
 	if d.Err != nil {
 		out.Error = d.Err.Error()
-		t.failed.add(failure{what: "trash restore", where: shown(from), err: d.Err, hint: hintOf(d.Err)})
+		t.failed.Add(failure{what: "trash restore", where: shown(from), err: d.Err, hint: hintOf(d.Err)})
 	} else {
 		t.sum.Count++
 		t.sum.Bytes += d.Size
@@ -166,12 +172,12 @@ func (t *telling) end() error {
 		if err := t.doc.end("entries", t.sum); err != nil {
 			return err
 		}
-		return t.failed.err()
+		return t.failed.of("trash restore")
 	}
-	if t.sum.Count != 1 || t.failed.n > 0 {
+	if t.sum.Count > 1 || t.sum.Count == 1 && t.failed.Count > 0 {
 		fmt.Fprintf(t.a.out, "%s %s, %s\n", t.word(), entriesText(t.sum.Count), bytesText(t.sum.Bytes))
 	}
-	return t.failed.err()
+	return t.failed.of("trash restore")
 }
 
 // hintOf says what to do about a failure of the trash.

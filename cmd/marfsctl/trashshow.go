@@ -14,6 +14,7 @@ import (
 
 	"marfs/internal/control"
 	"marfs/pkg/config"
+	"marfs/pkg/trash"
 )
 
 // trashEntry is an entry in the JSON of verbs.
@@ -33,6 +34,7 @@ type trashEntry struct {
 	UID       uint32 `json:"uid"`
 	GID       uint32 `json:"gid"`
 	Purged    bool   `json:"purged"`
+	Expires   string `json:"expires"`          // gc destroys it from then on
 	Target    string `json:"target,omitempty"` // of a symbolic link
 }
 
@@ -41,7 +43,7 @@ func jsonEntry(cfg *config.Config, e *control.Entry) trashEntry {
 	return trashEntry{
 		ID: e.ID, Namespace: e.Namespace, Path: p, PathBytes: lossless(p), Kind: e.Kind, Version: e.Version,
 		When: jsonTime(e.When), Why: e.Why, By: e.By, Size: e.Size, MTime: jsonTime(e.MTime),
-		Mode: fmt.Sprintf("%04o", e.Mode&0o7777), UID: e.UID, GID: e.GID, Purged: e.Purged, Target: e.Target,
+		Mode: fmt.Sprintf("%04o", e.Mode&0o7777), UID: e.UID, GID: e.GID, Purged: e.Purged, Expires: jsonTime(e.Expires), Target: e.Target,
 	}
 }
 
@@ -121,25 +123,50 @@ type rows struct {
 func (r *rows) entry(e *control.Entry) {
 	if !r.begun {
 		r.begun = true
-		r.row("WHEN", "SIZE", "TYPE", "OWNER", "BY", "WHY", "ID", "PATH")
+		r.row("WHEN", "SIZE", "TYPE", "OWNER", "BY", "WHY", "EXPIRES", "ID", "PATH")
 	}
 	kind := e.Kind
 	if e.Purged {
 		kind += ", purged"
 	}
-	r.row(e.When.Local().Format(time.DateTime), bytesText(e.Size), kind, r.names.of(e.UID), r.names.of(e.By), shown(e.Why), e.ID, shown(seen(r.cfg, e.Path)))
+	r.row(e.When.Local().Format(time.DateTime), bytesText(e.Size), kind, r.names.of(e.UID), r.names.of(e.By), shown(e.Why), leftText(time.Until(e.Expires)), e.ID, shown(seen(r.cfg, e.Path)))
 }
 
-func (r *rows) row(when, size, kind, owner, by, why, id, path string) {
+func (r *rows) row(when, size, kind, owner, by, why, expires, id, path string) {
 	width := len("version")
 	if r.purged {
 		width = len("version, purged")
 	}
-	fmt.Fprintf(r.w, "%-19s  %10s  %-*s  %-8s  %-8s  %-9s  ", when, size, width, kind, owner, by, why)
+	fmt.Fprintf(r.w, "%-19s  %10s  %-*s  %-8s  %-8s  %-9s  %-7s  ", when, size, width, kind, owner, by, why, expires)
 	if r.long {
-		fmt.Fprintf(r.w, "%-70s  ", id)
+		fmt.Fprintf(r.w, "%-*s  ", idWidth(r.cfg), id)
 	}
 	fmt.Fprintln(r.w, path)
+}
+
+// idWidth is how long ids are: namespace, day, file, random digits, and mostly where
+// in a file that records share.
+func idWidth(cfg *config.Config) int {
+	longest := 0
+	for _, n := range cfg.Namespaces {
+		longest = max(longest, len(n.Name))
+	}
+	return longest + len("/2006-01-02/") + 32 + len("-") + 16 + len("+1000000+1000")
+}
+
+// leftText is how long there is still, in the largest unit.
+func leftText(d time.Duration) string {
+	switch {
+	case d <= 0:
+		return "now"
+	case d < time.Minute:
+		return "1m"
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", d/time.Hour)
+	}
+	return fmt.Sprintf("%dd", d/(24*time.Hour))
 }
 
 // jsonStream writes one document whose list is longer than memory holds.
@@ -150,7 +177,7 @@ type jsonStream struct {
 
 // add writes an element of the list.
 func (s *jsonStream) add(list string, v any) error {
-	b, err := marshal(v)
+	b, err := oneLine(v)
 	if err != nil {
 		return err
 	}
@@ -184,32 +211,45 @@ func (s *jsonStream) end(list string, v any) error {
 	return err
 }
 
-func marshal(v any) ([]byte, error) {
-	var b strings.Builder
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	err := e.Encode(v)
-	return []byte(strings.TrimSpace(b.String())), err
-}
+// failures are those of many entries: each cause is told once, with examples.
+type failures struct{ trash.Failures }
 
-// maxFailures bounds what is kept of the failures of one verb.
-const maxFailures = 100
-
-// failures are those of many entries.
-type failures struct {
-	errs []error
-	n    int
-}
-
-func (f *failures) add(err error) {
-	if f.n++; f.n <= maxFailures {
-		f.errs = append(f.errs, err)
+// of returns the failures of a verb; what is what it was doing.
+func (f *failures) of(what string) error {
+	var list []error
+	for _, g := range f.Groups {
+		var one failure
+		complete := errors.As(g.Samples[0], &one) // it says what and where itself
+		switch {
+		case int(g.Count) > len(g.Samples):
+			list = append(list, groupFailure{what, g, one.hint})
+		case complete:
+			list = append(list, g.Samples...)
+		default:
+			for _, s := range g.Samples {
+				list = append(list, fmt.Errorf("%s: %w", what, s))
+			}
+		}
 	}
+	return errors.Join(list...)
 }
 
-func (f *failures) err() error {
-	if f.n > maxFailures {
-		return errors.Join(append(f.errs, fmt.Errorf("%d more like these", f.n-maxFailures))...)
-	}
-	return errors.Join(f.errs...)
+// groupFailure is what many entries failed by.
+type groupFailure struct {
+	what string
+	trash.FailureGroup
+	hint string
 }
+
+func (g groupFailure) Error() string {
+	text := fmt.Sprintf("%s: %d entries: %s, for example:", g.what, g.Count, g.Cause)
+	for _, s := range g.Samples {
+		text += "\n  " + strings.TrimPrefix(s.Error(), g.what+", ")
+	}
+	return text
+}
+
+func (g groupFailure) Unwrap() error { return g.Samples[0] }
+
+// Hint says what to do about it.
+func (g groupFailure) Hint() string { return g.hint }

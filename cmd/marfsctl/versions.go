@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -50,7 +51,11 @@ func (a *app) versions(ctx context.Context, r *reached, path, cat string) error 
 	var all []control.Entry
 	for e, err := range r.Versions(ctx, below) {
 		if err != nil {
-			return failure{what: "versions", where: path, err: err, hint: hintOf(err)}
+			hint := hintOf(err)
+			if errors.Is(err, syscall.ENOENT) {
+				hint = "contents of a file that was removed: marfsctl trash list --versions " + path
+			}
+			return failure{what: "versions", where: path, err: err, hint: hint}
 		}
 		all = append(all, e)
 	}

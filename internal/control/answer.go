@@ -27,7 +27,8 @@ type Entry struct {
 	Mode      uint32 // with type
 	UID, GID  uint32 // owner
 	Purged    bool
-	Target    string // of a symbolic link
+	Expires   time.Time // gc destroys it from then on
+	Target    string    // of a symbolic link
 }
 
 // Restored is an entry and what became of it.
@@ -77,6 +78,7 @@ type wireEntry struct {
 	UID       uint32 `json:"uid"`
 	GID       uint32 `json:"gid"`
 	Purged    bool   `json:"purged,omitempty"`
+	Expires   stamp  `json:"expires"`
 	Target    []byte `json:"target,omitempty"`
 }
 
@@ -90,7 +92,7 @@ func wireOf(e *namespace.TrashEntry) *wireEntry {
 	r := &e.Record
 	w := &wireEntry{ID: []byte(e.TrashID()), Namespace: e.Namespace, Path: []byte(e.Path), Kind: string(r.Kind),
 		When: stamp(r.When), Why: r.Why, By: r.By, Size: e.Size, MTime: stamp(e.MTime), Mode: e.Mode,
-		UID: e.UID, GID: e.GID, Purged: e.Purged, Target: []byte(r.Target)}
+		UID: e.UID, GID: e.GID, Purged: e.Purged, Expires: stamp(e.Expires), Target: []byte(r.Target)}
 	if e.Version() {
 		w.Version = r.Content.String()
 	}
@@ -100,7 +102,7 @@ func wireOf(e *namespace.TrashEntry) *wireEntry {
 func (w *wireEntry) entry() Entry {
 	return Entry{ID: string(w.ID), Namespace: w.Namespace, Path: string(w.Path), Kind: w.Kind, Version: w.Version,
 		When: time.Time(w.When), Why: w.Why, By: w.By, Size: w.Size, MTime: time.Time(w.MTime), Mode: w.Mode,
-		UID: w.UID, GID: w.GID, Purged: w.Purged, Target: string(w.Target)}
+		UID: w.UID, GID: w.GID, Purged: w.Purged, Expires: time.Time(w.Expires), Target: string(w.Target)}
 }
 
 func wireErrorOf(err error) *wireError {

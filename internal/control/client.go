@@ -42,7 +42,7 @@ func (c Client) List(ctx context.Context, q namespace.TrashQuery) iter.Seq2[Entr
 	return c.entries(ctx, requestOf(List, q))
 }
 
-// Purge lets entries go, and yields each.
+// Purge lets entries go, and yields each; one that stays with its error.
 func (c Client) Purge(ctx context.Context, q namespace.TrashQuery) iter.Seq2[Entry, error] {
 	return c.entries(ctx, requestOf(Purge, q))
 }
@@ -63,7 +63,7 @@ func (c Client) entries(ctx context.Context, r request) iter.Seq2[Entry, error] 
 				err = l.Error.err()
 			}
 			var e Entry
-			if err == nil && l.Entry != nil {
+			if l.Entry != nil {
 				e = l.Entry.entry()
 			}
 			if !yield(e, err) {

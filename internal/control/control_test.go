@@ -120,7 +120,7 @@ func TestEntriesArriveWhole(t *testing.T) {
 		t.Fatalf("got %d entries and %d errors", len(got), failed)
 	}
 	want := Entry{ID: "ns/2026-11-25/3", Namespace: "ns", Path: odd + "3", Kind: "file", When: time.Unix(1e9, 7), Why: "unlink", By: 3,
-		Size: 3, MTime: time.Unix(1<<40, 1), Mode: syscall.S_IFREG | 0o640, UID: 1000}
+		Size: 3, MTime: time.Unix(1<<40, 1), Mode: syscall.S_IFREG | 0o640, UID: 1000, Expires: got[2].Expires}
 	if got[2] != want {
 		t.Errorf("got %.200v", got[2])
 	}

@@ -51,7 +51,7 @@ func (s *Server) do(ctx context.Context, c namespace.Caller, r request, e *encod
 func each(entries iter.Seq2[namespace.TrashEntry, error], e *encoder) {
 	for entry, err := range entries {
 		l := line{Error: wireErrorOf(err)}
-		if err == nil {
+		if err == nil || entry.ID != (trash.ID{}) {
 			l.Entry = wireOf(&entry)
 		}
 		if !e.line(l) {

@@ -70,7 +70,7 @@ func TestNestedNamespaces(t *testing.T) {
 // TestMetadataFull makes files until the metadata filesystem has no room for
 // more. What is there stays, and work goes on when there is room again.
 func TestMetadataFull(t *testing.T) {
-	dirs, _ := tmpfsStores(t, 1, "nr_inodes=400")
+	dirs, _ := tmpfsStores(t, 1, "nr_inodes=700")
 	m := testenv.NewMount(t, testenv.Options{Expect: []string{"no space left"}, More: fmt.Sprintf("  - {name: tiny, path: /tiny, metadata: %q, repo: main}\n", dirs[0]+"/metadata")})
 	var err error
 	files := map[string][]byte{}

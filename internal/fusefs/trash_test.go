@@ -318,7 +318,9 @@ func TestTrashNeedsPermissions(t *testing.T) {
 		m.Signal(syscall.SIGHUP)
 	}
 	allow("[rm, rd]")
-	waitFor(t, "no wm", func() bool { return errors.Is(os.Mkdir(m.Join("d"), 0o755), syscall.EPERM) || os.Remove(m.Join("d")) != nil })
+	waitFor(t, "no wm", func() bool {
+		return errors.Is(os.Mkdir(m.Join("d"), 0o755), syscall.EPERM) || os.Remove(m.Join("d")) != nil
+	})
 	c.want(nil, 0, args("list", "--through-mount", m.Join()), "/f")
 	c.want(nil, 1, args("restore", "--through-mount", m.Join("f")), "not permitted", "hint: ")
 	c.want(nil, 1, args("purge", "--through-mount", m.Join("f")), "not permitted")

@@ -16,6 +16,7 @@ const maxDirs = 1024
 // dirs keeps private directories open, because every operation uses a few of a
 // thousand. Fan-out directories are made when first used: 1280 of them for a
 // namespace that never holds a thousand files would be a waste, and a test's time.
+// Those of trash/purged are there from the beginning (makePurged).
 type dirs struct {
 	f    *FS
 	root mdfs.Dir

@@ -20,7 +20,8 @@ import (
 // maxMarker bounds marfs.json.
 const maxMarker = 1 << 16
 
-// privateDirs are made by Init; what is below them is made when it is needed.
+// privateDirs are made by Init, and makePurged's; what else is below them is made when
+// it is needed. Namespaces made before there was a makePurged work without its.
 var privateDirs = []string{
 	filesName, stagedName, bodiesName, chunksName, packsName, openPacks, versionName, trashName,
 	workName, nodesName, deadName, takenName, repackName, damagedName,
@@ -100,6 +101,27 @@ func makeDirs(root mdfs.Dir) error {
 	}
 	for _, p := range privateDirs {
 		if err := makeDir(root, p); err != nil {
+			return err
+		}
+	}
+	return makePurged(root)
+}
+
+// makePurged makes all that [FS.Purge] needs, so that it is only a rename: it has to
+// work on a filesystem that has no inode left, to make room there.
+func makePurged(root mdfs.Dir) error {
+	const purged = trashName + "/" + PurgedDay
+	if err := makeDir(root, purged); err != nil {
+		return err
+	}
+	d, err := mdfs.Walk(root, purged)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	for hh := range 256 {
+		err := mkdir(stepInit, d, fmt.Sprintf("%02x", hh), dirMode(purged))
+		if err := ignore(err, syscall.EEXIST); err != nil {
 			return err
 		}
 	}

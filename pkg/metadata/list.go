@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"path"
 	"slices"
 	"strings"
 	"syscall"
@@ -53,9 +54,15 @@ func (f *FS) eachFanFrom(ctx context.Context, top, first string, fn func(name st
 	}
 }
 
+// eachIn does not keep the directory open: of many, as those of PurgedDay, most are empty.
 func (f *FS) eachIn(ctx context.Context, dir string, fn func(name string, err error) bool) (more bool, err error) {
 	more = true
-	err = f.in(dir, func(d mdfs.Dir) error {
+	err = f.in(path.Dir(dir), func(top mdfs.Dir) error {
+		d, err := top.OpenDir(path.Base(dir))
+		if err != nil {
+			return err
+		}
+		defer d.Close()
 		return eachEntry(d, "", func(name string) (bool, error) {
 			if err := ctx.Err(); err != nil {
 				return true, err
@@ -112,10 +119,14 @@ func (f *FS) TrashOf(ctx context.Context, file objfmt.ID) ([]TrashRef, error) {
 	return refs, ctx.Err()
 }
 
-// PruneDay removes the directories of a day that has no records left.
+// PruneDay removes the directories of a day that has no records left; those of
+// PurgedDay stay.
 func (f *FS) PruneDay(ctx context.Context, day string) error {
 	if !validDay(day) {
 		return fmt.Errorf("day %q: %w", day, syscall.EINVAL)
+	}
+	if day == PurgedDay {
+		return ctx.Err()
 	}
 	top := trashName + "/" + day
 	fans, err := f.names(top, "")

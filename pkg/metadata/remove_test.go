@@ -46,7 +46,7 @@ func TestUnlinkExpireDestroys(t *testing.T) {
 	for _, d := range days {
 		w.must(w.PruneDay(ctx, d))
 	}
-	if days, err = w.TrashDays(ctx); err != nil || len(days) != 0 {
+	if days, err = w.TrashDays(ctx); err != nil || len(days) != 1 || days[0] != PurgedDay {
 		t.Errorf("days left: %v, %v", days, err)
 	}
 }

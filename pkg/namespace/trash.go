@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -21,7 +22,8 @@ import (
 type TrashEntry struct {
 	trash.Entry
 	Namespace string
-	Path      string // below the mount, as it was: "/projecta/a/b"; "": not known
+	Path      string    // below the mount, as it was: "/projecta/a/b"; "": not known
+	Expires   time.Time // gc destroys it from then on
 }
 
 // TrashID names an entry among those of all namespaces: <namespace>/<day>/<name>.
@@ -106,7 +108,7 @@ func (s *space) shown(p string) string {
 }
 
 func (s *space) trashEntry(e trash.Entry) TrashEntry {
-	return TrashEntry{Entry: e, Namespace: s.cfg.Name, Path: s.shown(e.Record.Path)}
+	return TrashEntry{Entry: e, Namespace: s.cfg.Name, Path: s.shown(e.Record.Path), Expires: s.cfg.Trash.Expires(&e)}
 }
 
 // trashID finds what a TrashID names.

@@ -26,7 +26,8 @@ const (
 
 const otherCauses = "other causes"
 
-func (f *Failures) add(err error) {
+// Add counts an error.
+func (f *Failures) Add(err error) {
 	f.Count++
 	g := f.group(cause(err))
 	g.Count++
@@ -46,7 +47,8 @@ func (f *Failures) group(cause string) *FailureGroup {
 	return &f.Groups[at()]
 }
 
-func (f *Failures) merge(other Failures) {
+// Merge adds those of another.
+func (f *Failures) Merge(other Failures) {
 	f.Count += other.Count
 	for _, o := range other.Groups {
 		g := f.group(o.Cause)

@@ -20,8 +20,8 @@ const (
 	maxWritten = 4096 // of a pattern with braces, written out in all ways
 )
 
-// check refuses patterns that are wrong, or that would keep the machine busy: EINVAL.
-func (f *Filter) check() error {
+// Check refuses patterns that are wrong, or that would keep the machine busy: EINVAL.
+func (f *Filter) Check() error {
 	switch {
 	case len(f.Match) > MaxPattern:
 		return fmt.Errorf("pattern of %d bytes, want at most %d: %w", len(f.Match), MaxPattern, syscall.EINVAL)

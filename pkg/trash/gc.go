@@ -123,7 +123,7 @@ func (c *Collector) Plan(ctx context.Context, t *Trash, each func(Candidate) err
 			return k.end(ctx.Err())
 		}
 		if err != nil {
-			k.report.Failures.add(err)
+			k.report.Failures.Add(err)
 		} else if err := k.plan(x, each); err != nil {
 			return k.end(err)
 		}
@@ -422,7 +422,7 @@ func (k *collection) failed(err error) {
 		k.fatal = e
 		return
 	}
-	k.report.Failures.add(err)
+	k.report.Failures.Add(err)
 	k.progress.Failures++
 	if e := k.audit.write(k.trash.Namespace, false, line{Event: "failed", Error: err.Error()}); e != nil && k.fatal == nil {
 		k.fatal = e
@@ -451,7 +451,7 @@ func (c *Collector) Abandoned(ctx context.Context, t *Trash, alive metadata.Aliv
 			return k.end(ctx.Err())
 		}
 		if err != nil {
-			k.report.Failures.add(err)
+			k.report.Failures.Add(err)
 			continue
 		}
 		k.rows.add(WhatAbandoned, WhyAbandoned, 0, left.Since)
@@ -492,6 +492,6 @@ func (c *Collector) Recover(ctx context.Context, t *Trash, a *Audit, alive metad
 	for _, e := range flat(err) {
 		k.failed(e)
 	}
-	r.Failures.merge(k.report.Failures)
+	r.Failures.Merge(k.report.Failures)
 	return r, errors.Join(ctx.Err(), k.fatal)
 }

@@ -30,7 +30,7 @@ var (
 // is EINVAL before all else.
 func (t *Trash) List(ctx context.Context, who mdfs.Cred, f Filter) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		if err := f.check(); err != nil {
+		if err := f.Check(); err != nil {
 			yield(Entry{}, err)
 			return
 		}

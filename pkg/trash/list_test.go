@@ -129,7 +129,7 @@ func TestPatternsAreBounded(t *testing.T) {
 	}
 	start := time.Now()
 	f := Filter{Match: "**/*" + strings.Repeat("a", 127) + "{" + strings.Repeat(",", 23) + "}b"}
-	w.must(f.check())
+	w.must(f.Check())
 	if f.matches(strings.Repeat(strings.Repeat("a", 255)+"/", 255)) {
 		t.Error("matched")
 	}

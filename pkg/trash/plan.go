@@ -241,7 +241,7 @@ func (t *Trash) planIDs(ctx context.Context, who mdfs.Cred, r *Restoration, p *p
 func (t *Trash) planFilter(ctx context.Context, who mdfs.Cred, r *Restoration, p *plan) error {
 	f := r.Filter
 	f.Versions = false
-	if err := f.check(); err != nil {
+	if err := f.Check(); err != nil {
 		return err
 	}
 	lives := &lives{under: f.Under, of: who.UID}

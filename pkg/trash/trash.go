@@ -37,6 +37,15 @@ type Policy struct {
 	MaxBytes int64         // the oldest go before Keep when there is more; 0: no limit
 }
 
+// Expires is the time from which on gc destroys an entry of its own accord. It may be
+// later: a file counts from its last change; and earlier, when MaxBytes asks for it.
+func (p Policy) Expires(e *Entry) time.Time {
+	if e.Purged {
+		return e.Record.When.Add(p.Grace)
+	}
+	return e.Record.When.Add(max(p.Keep, p.Grace))
+}
+
 // ID names an entry: <day>/<name of its record>.
 type ID metadata.TrashRef
 
