@@ -113,10 +113,7 @@ func TestFailuresAreTold(t *testing.T) {
 	f.Add(fmt.Errorf("expire 4c0f: %w", errors.New("odd")))
 	var out strings.Builder
 	report(&out, f.of("trash purge"))
-	want := `marfsctl: error: trash purge: 200 entries: no space left on device, for example:
-  /m/f0: mkdir: no space left on device
-  /m/f1: mkdir: no space left on device
-  /m/f2: mkdir: no space left on device
+	want := `marfsctl: error: trash purge: 200 entries: no space left on device, for example: /m/f0: mkdir: no space left on device; /m/f1: mkdir: no space left on device; /m/f2: mkdir: no space left on device
 hint: make room
 marfsctl: error: trash purge, /m/x: operation not permitted
 marfsctl: error: trash purge: expire 4c0f: odd

@@ -242,11 +242,11 @@ type groupFailure struct {
 }
 
 func (g groupFailure) Error() string {
-	text := fmt.Sprintf("%s: %d entries: %s, for example:", g.what, g.Count, g.Cause)
-	for _, s := range g.Samples {
-		text += "\n  " + strings.TrimPrefix(s.Error(), g.what+", ")
+	samples := make([]string, len(g.Samples))
+	for i, s := range g.Samples {
+		samples[i] = strings.TrimPrefix(s.Error(), g.what+", ")
 	}
-	return text
+	return fmt.Sprintf("%s: %d entries: %s, for example: %s", g.what, g.Count, g.Cause, strings.Join(samples, "; "))
 }
 
 func (g groupFailure) Unwrap() error { return g.Samples[0] }
