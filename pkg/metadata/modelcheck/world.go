@@ -70,6 +70,7 @@ func newBase(s Scenario, o omit.Set, disk mdfssim.Options) *base {
 	if err := metadata.Init(md, namespace); err != nil {
 		panic(err) // the simulated disk has no errors of its own
 	}
+	dropPurged(md)
 	if s.Setup != nil {
 		p := w.party("setup", md, nil, 999, false)
 		s.Setup(p)
@@ -81,6 +82,29 @@ func newBase(s Scenario, o omit.Set, disk mdfssim.Options) *base {
 	}
 	b.image, b.objects = w.disk.Freeze(), w.objects
 	return b
+}
+
+// dropPurged removes the directories that purged records go to: they are made again
+// when one does, and 257 that are empty would be most of what every execution lists.
+func dropPurged(md mdfs.FS) {
+	trash, err := mdfs.Walk(md.Root(), "trash")
+	if err != nil {
+		panic(err)
+	}
+	defer trash.Close()
+	purged, err := trash.OpenDir(metadata.PurgedDay)
+	if err != nil {
+		panic(err)
+	}
+	defer purged.Close()
+	for hh := range 256 {
+		if err := purged.RemoveDir(fmt.Sprintf("%02x", hh)); err != nil {
+			panic(err)
+		}
+	}
+	if err := trash.RemoveDir(metadata.PurgedDay); err != nil {
+		panic(err)
+	}
 }
 
 // program makes the scenario's executions.
