@@ -67,15 +67,13 @@ func TestNestedNamespaces(t *testing.T) {
 	}
 }
 
-// TestMetadataFull makes files until the metadata filesystem has no room for
-// more. What is there stays, and work goes on when there is room again.
-func TestMetadataFull(t *testing.T) {
-	dirs, _ := tmpfsStores(t, 1, "nr_inodes=700")
-	m := testenv.NewMount(t, testenv.Options{Expect: []string{"no space left"}, More: fmt.Sprintf("  - {name: tiny, path: /tiny, metadata: %q, repo: main}\n", dirs[0]+"/metadata")})
+// fill makes files in a directory until its filesystem has no room for more.
+func fill(t *testing.T, m *testenv.Mount, dir string) map[string][]byte {
+	t.Helper()
 	var err error
 	files := map[string][]byte{}
 	for i := 0; err == nil && i < 5000; i++ {
-		name := fmt.Sprint("tiny/f", i)
+		name := fmt.Sprint(dir, "/f", i)
 		content := noisy(uint64(i+1), 100+i)
 		if err = writeFile(m.Join(name), content); err == nil {
 			files[name] = content
@@ -84,6 +82,15 @@ func TestMetadataFull(t *testing.T) {
 	if !errors.Is(err, syscall.ENOSPC) || len(files) == 0 {
 		t.Fatalf("after %d files: %v, want ENOSPC", len(files), err)
 	}
+	return files
+}
+
+// TestMetadataFull makes files until the metadata filesystem has no room for
+// more. What is there stays, and work goes on when there is room again.
+func TestMetadataFull(t *testing.T) {
+	dirs, _ := tmpfsStores(t, 1, "nr_inodes=700")
+	m := testenv.NewMount(t, testenv.Options{Expect: []string{"no space left"}, More: fmt.Sprintf("  - {name: tiny, path: /tiny, metadata: %q, repo: main}\n", dirs[0]+"/metadata")})
+	files := fill(t, m, "tiny")
 	wantFiles(t, m, files)
 	m.Remount() // full as it is: its files can be read
 	wantFiles(t, m, files)

@@ -263,10 +263,10 @@ func (w *worker) create(name string) error {
 	if err != nil {
 		return err
 	}
-	return w.step(func() error { return fill(file, c) }, func(t *tree) { t.files[t.names[name]] = c })
+	return w.step(func() error { return put(file, c) }, func(t *tree) { t.files[t.names[name]] = c })
 }
 
-func fill(f *os.File, c content) error {
+func put(f *os.File, c content) error {
 	_, err := f.Write(c.bytes())
 	if e := f.Close(); err == nil {
 		err = e
@@ -281,7 +281,7 @@ func (w *worker) overwrite(name string) error {
 		if err != nil {
 			return err
 		}
-		return fill(f, c)
+		return put(f, c)
 	}, func(t *tree) {
 		f := t.names[name]
 		t.replaced(f)

@@ -107,14 +107,7 @@ func (c *Collector) begin(t *Trash, a *Audit) *collection {
 // it is not nil, for every entry.
 func (c *Collector) Plan(ctx context.Context, t *Trash, each func(Candidate) error) (Report, error) {
 	k := c.begin(t, nil)
-	if t.Meta.Copied() {
-		return k.end(metadata.ErrCopied)
-	}
-	l, err := k.limits(ctx)
-	if err != nil {
-		return k.end(err)
-	}
-	places, err := k.places(ctx, l)
+	l, places, err := k.scope(ctx)
 	if err != nil {
 		return k.end(err)
 	}
@@ -129,6 +122,18 @@ func (c *Collector) Plan(ctx context.Context, t *Trash, each func(Candidate) err
 		}
 	}
 	return k.end(nil)
+}
+
+// scope is what decides which entries go, and where those are.
+func (k *collection) scope(ctx context.Context) (l limits, places []string, err error) {
+	if k.trash.Meta.Copied() {
+		return l, nil, metadata.ErrCopied
+	}
+	if l, err = k.limits(ctx); err != nil {
+		return l, nil, err
+	}
+	places, err = k.places(ctx, l)
+	return l, places, err
 }
 
 func (k *collection) plan(c Candidate, each func(Candidate) error) error {
@@ -165,14 +170,7 @@ func (k *collection) end(err error) (Report, error) {
 // and several may run at once.
 func (c *Collector) Collect(ctx context.Context, t *Trash, a *Audit) (Report, error) {
 	k := c.begin(t, a)
-	if t.Meta.Copied() {
-		return k.end(metadata.ErrCopied)
-	}
-	l, err := k.limits(ctx)
-	if err != nil {
-		return k.end(err)
-	}
-	places, err := k.places(ctx, l)
+	l, places, err := k.scope(ctx)
 	if err != nil {
 		return k.end(err)
 	}

@@ -360,6 +360,9 @@ func TestForceKilled(t *testing.T) {
 				w.clock = w.clock.Add(time.Hour) // what is replaced goes later
 				w.restore(me, r)
 				if !disarm() {
+					if strings.HasPrefix(point, "metadata.fan.") {
+						return // ids are random: how many fan-out directories are made differs
+					}
 					t.Fatal("not reached")
 				}
 				next := w.node("node2")
