@@ -50,20 +50,13 @@ func (f *FS) Leftovers(ctx context.Context, alive Alive, before time.Time) iter.
 
 func (f *FS) deadWork(lives func([]byte) bool) iter.Seq2[Leftover, error] {
 	return func(yield func(Leftover, error) bool) {
-		nodes, err := f.names(workName, "")
-		if err != nil && !yield(Leftover{}, err) {
-			return
-		}
-		for _, node := range nodes {
-			dir := workName + "/" + node
-			names, err := f.names(dir, "")
-			if err != nil && !yield(Leftover{}, err) {
-				return
-			}
-			for _, name := range names {
-				if !f.ownedBy(name, lives) && !f.leftover(dir, name, time.Time{}, yield) {
+		for r, err := range f.workRecords(func(name string) bool { return !f.ownedBy(name, lives) }) {
+			if err != nil {
+				if !yield(Leftover{}, err) {
 					return
 				}
+			} else if !f.leftover(workName+"/"+r.node, r.name, time.Time{}, yield) {
+				return
 			}
 		}
 	}
@@ -71,14 +64,11 @@ func (f *FS) deadWork(lives func([]byte) bool) iter.Seq2[Leftover, error] {
 
 func (f *FS) deadPacks(lives func([]byte) bool) iter.Seq2[Leftover, error] {
 	return func(yield func(Leftover, error) bool) {
-		names, err := f.names(openPacks, "")
-		if err != nil {
-			yield(Leftover{}, err)
+		names, err := f.abandonedPacks(lives)
+		if err != nil && !yield(Leftover{}, err) {
+			return
 		}
 		for _, name := range names {
-			if _, instance, ok := strings.Cut(name, "."); ok && lives(fileInstance(instance)) {
-				continue
-			}
 			if !f.leftover(openPacks, name, time.Time{}, yield) {
 				return
 			}
@@ -117,8 +107,8 @@ func (f *FS) leftOpen(id objfmt.ID, lives func([]byte) bool) (bool, error) {
 func (f *FS) inDead(dir string, before time.Time) iter.Seq2[Leftover, error] {
 	return func(yield func(Leftover, error) bool) {
 		names, err := f.names(dir, "")
-		if err != nil {
-			yield(Leftover{}, err)
+		if err != nil && !yield(Leftover{}, err) {
+			return
 		}
 		for _, name := range names {
 			if dir+"/"+name != takenName && !f.leftover(dir, name, before, yield) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"syscall"
@@ -359,21 +360,49 @@ func (f *FS) recoverWork(ctx context.Context, lives func([]byte) bool) error {
 
 // recoverRecords ends what the work records tell of that are left over.
 func (f *FS) recoverRecords(ctx context.Context, left func(name string) bool) error {
-	nodes, err := f.names(workName, "")
-	errs := []error{err}
-	for _, node := range nodes {
-		records, err := f.names(workName+"/"+node, "")
-		errs = append(errs, err)
-		for _, name := range records {
-			if !left(name) {
-				continue
+	var errs []error
+	for r, err := range f.workRecords(left) {
+		if err == nil {
+			if err = f.RecoverWork(ctx, r.node, r.name); err != nil {
+				err = fmt.Errorf("recover work/%s/%s: %w", r.node, r.name, err)
 			}
-			if err := f.RecoverWork(ctx, node, name); err != nil {
-				errs = append(errs, fmt.Errorf("recover work/%s/%s: %w", node, name, err))
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// workRecord names a record of an unfinished write or restore: work/<node>/<name>.
+type workRecord struct{ node, name string }
+
+// workRecords lists those that left chooses.
+func (f *FS) workRecords(left func(name string) bool) iter.Seq2[workRecord, error] {
+	return func(yield func(workRecord, error) bool) {
+		nodes, err := f.names(workName, "")
+		if err != nil && !yield(workRecord{}, err) {
+			return
+		}
+		for _, node := range nodes {
+			names, err := f.names(workName+"/"+node, "")
+			if err != nil && !yield(workRecord{}, err) {
+				return
+			}
+			for _, name := range names {
+				if left(name) && !yield(workRecord{node, name}, nil) {
+					return
+				}
 			}
 		}
 	}
-	return errors.Join(errs...)
+}
+
+// abandonedPacks lists the open packs whose packers do not live.
+func (f *FS) abandonedPacks(lives func([]byte) bool) ([]string, error) {
+	names, err := f.names(openPacks, "")
+	return slices.DeleteFunc(names, func(name string) bool {
+		_, instance, ok := strings.Cut(name, ".")
+		return ok && lives(fileInstance(instance))
+	}), err
 }
 
 // forgetNodes removes the records of nodes that have ended.
@@ -406,12 +435,9 @@ func (f *FS) ownedBy(name string, lives func([]byte) bool) bool {
 }
 
 func (f *FS) recoverPacks(ctx context.Context, lives func([]byte) bool) error {
-	names, err := f.names(openPacks, "")
+	names, err := f.abandonedPacks(lives)
 	errs := []error{err}
 	for _, name := range names {
-		if _, instance, ok := strings.Cut(name, "."); ok && lives(fileInstance(instance)) {
-			continue
-		}
 		if err := f.RecoverPack(ctx, name); err != nil {
 			errs = append(errs, fmt.Errorf("recover %s/%s: %w", openPacks, name, err))
 		}
