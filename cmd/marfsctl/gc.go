@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
+	"marfs/internal/advice"
 	"marfs/pkg/config"
 	"marfs/pkg/metadata"
 	"marfs/pkg/trash"
@@ -401,16 +402,9 @@ func (n *gcNamespace) judge(err error) (list []error) {
 		list = append(list, failure{what: "gc", where: "namespace " + n.Name, err: err,
 			hint: "another copy may own the objects: nothing of this one is destroyed"})
 	case err != nil && !errors.Is(err, context.Canceled):
-		list = append(list, failure{what: "gc", where: "namespace " + n.Name, err: err, hint: adviceOf(err)})
+		list = append(list, failure{what: "gc", where: "namespace " + n.Name, err: err, hint: advice.Of(err, "")})
 	}
 	return list
-}
-
-func adviceOf(err error) string {
-	if e := (*trash.LogError)(nil); errors.As(err, &e) {
-		return e.Hint()
-	}
-	return ""
 }
 
 func (r *gcRun) listHead() {
