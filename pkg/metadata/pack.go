@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"syscall"
+	"time"
 
 	"marfs/pkg/mdfs"
 	"marfs/pkg/metadata/internal/omit"
@@ -18,6 +19,7 @@ type PackMember struct {
 	Slot   objfmt.Slot
 	Offset int64
 	Sum    uint64
+	Bad    bool // the bytes in the pack are not the content: it is not published
 
 	won   bool
 	nonce uint64 // of the slot published
@@ -31,6 +33,16 @@ type Pack struct {
 	name    string // in packs/open
 	members []PackMember
 }
+
+// NewMember is the first content of a file that this File has just made with
+// Create, in a pack: size bytes with this checksum. Nothing is published yet. The
+// caller sets Offset.
+func (fl *File) NewMember(ctx context.Context, size int64, sum uint64, mtime time.Time) (PackMember, error) {
+	return PackMember{}, syscall.ENOSYS
+}
+
+// Won tells whether Publish has published the member.
+func (m *PackMember) Won() bool { return m.won }
 
 // CopyContent writes the archived-to-be bytes of a slot (own or body) to w and
 // returns their checksum, which it has compared with the slot's: a body that

@@ -21,6 +21,7 @@ import (
 
 	"marfs/pkg/mdfs"
 	"marfs/pkg/metadata"
+	"marfs/pkg/packer"
 	"marfs/pkg/repo"
 	"marfs/pkg/trash"
 )
@@ -42,6 +43,8 @@ type Config struct {
 	Placement []Placement           // ascending MaxSize, the last without
 	Perms     Perm                  // of this front end: interactive or batch
 	Trash     trash.Policy
+	Packer    *packer.Packer // packs what is staged; nil: nothing is staged
+	LazySync  bool           // leave it to the application to fsync staged files; otherwise close does
 }
 
 // Options of New.
