@@ -347,15 +347,16 @@ func (r *reached) orphans(v *view, lenient residue) error {
 			return &Violation{"record is left", p + ": " + fmt.Sprintf("%+v", v.records[p])}
 		}
 	}
-	return r.packs(v)
+	return r.packs(v, lenient)
 }
 
 // packs: an open pack is never left; a finished one holds something live.
-func (r *reached) packs(v *view) error {
+func (r *reached) packs(v *view, lenient residue) error {
 	for _, p := range v.below["packs"] {
 		name := p[strings.LastIndex(p, "/")+1:] // one in packs/resident is another name of its table
 		id, err := objfmt.ParseObjectID(name)
-		if err != nil || !r.objects[objectKey{id: id}] {
+		spared := lenient.has(unrecordedDeletion) && err == nil
+		if err != nil || !r.objects[objectKey{id: id}] && !spared {
 			return &Violation{"pack is left", p}
 		}
 	}
