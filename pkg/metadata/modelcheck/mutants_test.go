@@ -110,5 +110,5 @@ func (m mutant) explore(o omit.Set) Report {
 	if m.power {
 		l = Limits{Bounds: []int{0}, PowerLoss: true}
 	}
-	return Explore(newBase(m.scenario(), o, mdfssim.Options{Journal: m.power, OneJournal: m.omit == omit.PackSum}).program, l)
+	return Explore(newBase(m.scenario(), o, mdfssim.Options{Journal: m.power}).program, l)
 }
