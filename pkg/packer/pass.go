@@ -243,7 +243,7 @@ func (ps *pass) open(ctx context.Context, id objfmt.ID, st *mdfs.Stat) error {
 	if err != nil {
 		noted = "" // it is but a hint
 	}
-	dir, _ := path.Split(cleanPath(noted))
+	dir, _ := path.Split(noted)
 	ps.window.add(candidate{id: id, ino: st.Ino, bytes: n, since: ctimeOf(st).UnixNano(), dir: dir, uid: st.Uid, place: int32(place)})
 	return nil
 }

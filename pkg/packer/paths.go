@@ -2,7 +2,6 @@ package packer
 
 import (
 	"path"
-	"strings"
 
 	"marfs/pkg/mdfs"
 	"marfs/pkg/objfmt"
@@ -20,24 +19,11 @@ type paths struct {
 	names map[uint64]string // by inode number; nil: not listed
 }
 
-// cleanPath is a noted path, or "" when it is none: it must lead nowhere but down.
-func cleanPath(noted string) string {
-	if len(noted) > objfmt.MaxPath || strings.ContainsRune(noted, 0) {
-		return ""
-	}
-	for name := range strings.SplitSeq(noted, "/") {
-		if name == "" || name == "." || name == ".." {
-			return ""
-		}
-	}
-	return noted
-}
-
-// verify returns the path of the file with this inode number: the noted one if it
-// is there; else, since many programs write under a temporary name, the one it has in
+// verify returns the path of the file with this inode number, "" if none was noted
+// ([metadata.File.CreationPath]): the noted one if it is there; else, since many programs write under a temporary name, the one it has in
 // the same directory; else the noted one all the same.
 func (p *paths) verify(tree mdfs.Dir, noted string, ino uint64) string {
-	if noted = cleanPath(noted); noted == "" {
+	if noted == "" {
 		return ""
 	}
 	dir, name := path.Split(noted)

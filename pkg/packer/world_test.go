@@ -10,7 +10,6 @@ import (
 	"os"
 	"path"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -83,9 +82,10 @@ func (w *world) newRepo(name string) *repo.Repo {
 // open opens the directory as another process.
 func (w *world) open(node string) *metadata.FS {
 	w.t.Helper()
-	md, err := posix.Open(w.root)
+	disk, err := posix.Open(w.root)
 	w.must(err)
-	w.t.Cleanup(func() { md.Close() })
+	w.t.Cleanup(func() { disk.Close() })
+	md := mdfs.FS(disk)
 	if w.md != nil {
 		md = w.md(md)
 	}
@@ -448,22 +448,6 @@ func (w *world) trailer(ref objfmt.ObjectRef) *objfmt.Trailer {
 
 func text(n int, seed int) string {
 	return string(bytes.Repeat([]byte(fmt.Sprintf("%07d.", seed)), n/8+1)[:n])
-}
-
-// syncMap is for counting from hooks.
-type counter struct {
-	mu sync.Mutex
-	n  map[string]int
-}
-
-func (c *counter) add(key string) int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.n == nil {
-		c.n = map[string]int{}
-	}
-	c.n[key]++
-	return c.n[key]
 }
 
 func mustDir(t testing.TB, w *world, p string) mdfs.Dir {
