@@ -190,7 +190,7 @@ func (w *world) fileAs(m *metadata.FS, p, text string) objfmt.ID {
 		if _, err := own.Body().WriteAt([]byte(text), 0); err != nil {
 			return err
 		}
-		_, err = own.Commit(ctx, int64(len(text)), objfmt.Checksum([]byte(text)))
+		_, err = own.Commit(ctx, int64(len(text)), objfmt.Checksum([]byte(text)), true)
 		return err
 	}))
 	return id
@@ -258,7 +258,7 @@ func (w *world) extend(m *metadata.FS, p, more string) error {
 		if _, err := o.Body().WriteAt([]byte(more), base.Size); err != nil {
 			return err
 		}
-		_, err = o.Commit(ctx, base.Size+int64(len(more)), objfmt.Checksum([]byte(old+more)))
+		_, err = o.Commit(ctx, base.Size+int64(len(more)), objfmt.Checksum([]byte(old+more)), true)
 		return err
 	})
 	if errors.Is(err, syscall.ESTALE) {
