@@ -19,7 +19,8 @@ type inode struct {
 	space *space
 	ino   uint64 // of the metadata filesystem
 	meta  *metadata.File
-	refs  int // guarded by the table
+	refs  int  // guarded by the table
+	made  bool // here: it may have the right to write the own body. Guarded by begin
 
 	// commits counts what this mount published of the file and what it began to
 	// write, so that readers know when to look again.
@@ -97,7 +98,7 @@ func (t *inodeTable) acquire(s *space, ino uint64, made bool, pin func() (*metad
 		n.refs++
 		return n, nil
 	}
-	n := &inode{space: s, ino: ino, meta: meta, refs: 1}
+	n := &inode{space: s, ino: ino, meta: meta, refs: 1, made: made}
 	t.byIno[ino] = n
 	return n, nil
 }
