@@ -118,6 +118,9 @@ func (o *Own) commit(size int64, sum uint64, durable bool) (objfmt.Slot, error) 
 		return objfmt.Slot{}, err
 	}
 	if st.Size != size {
+		if top, _, err := o.fl.newest(); err != nil || top.Nonce != o.base.Nonce {
+			return objfmt.Slot{}, errors.Join(errLost, err) // it is his size
+		}
 		return objfmt.Slot{}, fmt.Errorf("own body has %d bytes, commit names %d: %w", st.Size, size, syscall.EINVAL)
 	}
 	next := objfmt.Slot{State: objfmt.Final, Content: numbered(o.id, ownContents), Size: size, MTime: mtimeOf(&st),

@@ -40,8 +40,11 @@ func (b *body) ReadAt(p []byte, off int64) (int, error) {
 	f := b.good.Load()
 	if f == nil {
 		done, err := b.check(p, off)
-		if done || err != nil {
-			return len(p), err
+		if err != nil {
+			return 0, err
+		}
+		if done {
+			return len(p), nil
 		}
 		f = b.good.Load()
 	}
