@@ -47,7 +47,11 @@ func (d *Dir) Create(ctx context.Context, c Caller, name string, flags, mode uin
 	if err := d.space.allow(c, RM|WM|needs(flags), "create", d.join(name)); err != nil {
 		return nil, Attr{}, err
 	}
-	meta, err := d.space.cfg.Meta.Create(ctx, d.who(c, name), d.md, name, mode)
+	var meta *metadata.File
+	err := d.space.withRoom(ctx, func() (err error) {
+		meta, err = d.space.cfg.Meta.Create(ctx, d.who(c, name), d.md, name, mode)
+		return err
+	})
 	if errors.Is(err, syscall.EEXIST) && flags&syscall.O_EXCL == 0 {
 		f, err := d.Open(ctx, c, name, flags)
 		if err != nil {

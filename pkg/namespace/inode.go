@@ -109,8 +109,11 @@ func hold(meta *metadata.File, ino uint64, made bool) error {
 	if err != nil {
 		return err
 	}
+	if made { // its maker has looked at it
+		return nil
+	}
 	st, err := meta.Inode().Stat()
-	if err == nil && (st.Ino != ino || !named && !made) {
+	if err == nil && (st.Ino != ino || !named) {
 		err = syscall.ESTALE
 	}
 	return err

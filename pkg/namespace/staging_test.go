@@ -331,7 +331,10 @@ func TestReadWhilePacked(t *testing.T) {
 	run(t, func() func() bool { return func() bool { points = stop(); return false } })
 	n := 0
 	for point, times := range points {
-		for k := 1; k <= min(times, 3); k++ {
+		for k := 1; k <= min(times, 2); k++ {
+			if k > 1 && !strings.Contains(point, "slot") && !strings.Contains(point, "release") {
+				break
+			}
 			n++
 			t.Run(fmt.Sprint(point, k), func(t *testing.T) {
 				run(t, func() func() bool {
@@ -450,20 +453,24 @@ func TestTimesAndModes(t *testing.T) {
 	}
 }
 
-// fullFS has no room for files for a while.
+// room is how many of these fail from now on.
+type room struct{ writes, slots, ends atomic.Int64 }
+
+// fullFS has no room for a while: for files that begin with "big", first slots, and
+// the second slots of these.
 type fullFS struct {
 	mdfs.FS
-	full *atomic.Int64 // how many writes to files fail from now on
+	full *room
 }
 
 type fullDir struct {
 	mdfs.Dir
-	full *atomic.Int64
+	full *room
 }
 
 type fullFile struct {
 	mdfs.File
-	full *atomic.Int64
+	full *room
 }
 
 func (f fullFS) Root() mdfs.Dir { return fullDir{f.FS.Root(), f.full} }
@@ -502,30 +509,89 @@ func (d fullDir) OpenFile(name string, flag int, perm uint32) (mdfs.File, error)
 }
 
 func (f fullFile) WriteAt(p []byte, off int64) (int, error) {
-	if len(p) > 3 && string(p[:3]) == "big" && f.full.Add(-1) >= 0 {
+	if len(p) > 3 && string(p[:3]) == "big" && f.full.writes.Add(-1) >= 0 {
 		return 0, &os.PathError{Op: "pwrite", Path: "x", Err: syscall.ENOSPC}
 	}
 	return f.File.WriteAt(p, off)
 }
 
+func (f fullFile) Setxattr(attr string, v []byte, flags int) error {
+	if strings.HasSuffix(attr, ".v1") && f.full.slots.Add(-1) >= 0 || strings.HasSuffix(attr, ".v2") &&
+		bytes.Contains(v, []byte(" own=8,")) && f.full.ends.Add(-1) >= 0 {
+		return &os.PathError{Op: "setxattr", Path: "x", Err: syscall.EDQUOT}
+	}
+	return f.File.Setxattr(attr, v, flags)
+}
+
 // TestNoRoom: without room in the metadata filesystem what is staged is packed and
 // released; if that does not help, files go to objects. None fails.
 func TestNoRoom(t *testing.T) {
+	const always = 1 << 30
 	for _, c := range []struct {
-		failures int64
-		kind     string
-	}{{1, "own"}, {1 << 30, "uni"}} {
+		writes, slots, ends int64
+		kind                string
+	}{{1, 0, 0, "own"}, {0, 1, 0, "own"}, {0, 0, 2, "own"}, {1, 1, 2, "uni"}, {always, 0, 0, "uni"}, {0, 0, always, "uni"}} {
 		w := stagingWorld(t)
-		var full atomic.Int64
+		var full room
 		w.md = func(md mdfs.FS) mdfs.FS { return fullFS{md, &full} }
 		d := dir(t, w.node("a"), "/proj")
 		put(t, d, "before", []byte("waits"))
-		full.Store(c.failures)
-		put(t, d, "f", []byte("big file"))
+		full.writes.Store(c.writes)
+		full.slots.Store(c.slots)
+		full.ends.Store(c.ends)
+		f, _, err := d.Create(ctx, me, "f", syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL, 0o644)
+		if err != nil {
+			t.Fatalf("%+v: create: %v", c, err)
+		}
+		write(t, f, 0, []byte("big file"))
+		closeFile(t, f)
 		wantType(t, d, "f", c.kind)
 		wantType(t, d, "before", "packed")
-		full.Store(0)
 		same(t, "f", get(t, d, "f"), []byte("big file"))
+	}
+}
+
+// TestSyncLater: with LazySync nothing is synced by close, and all by fsync, of
+// whichever handle.
+func TestSyncLater(t *testing.T) {
+	for _, lazy := range []bool{false, true} {
+		w := stagingWorld(t)
+		w.lazy = lazy
+		d := dir(t, w.node("a"), "/proj")
+		put(t, d, "warm", []byte("up"))
+		syncs := func(do func()) int {
+			stop := fault.Trace()
+			do()
+			return stop()["metadata.publish.sync.after"]
+		}
+		want := map[bool]int{false: 1, true: 0}[lazy]
+		if n := syncs(func() { put(t, d, "f", []byte("content")) }); n != want {
+			t.Errorf("lazy %t: close has synced %d times, want %d", lazy, n, want)
+		}
+		for _, flags := range []uint32{syscall.O_RDONLY, syscall.O_WRONLY} {
+			f := open(t, d, "f", flags)
+			if n := syncs(func() {
+				if err := f.Commit(ctx); err != nil {
+					t.Error(err)
+				}
+			}); n != 1-want {
+				t.Errorf("lazy %t: fsync has synced %d times, want %d", lazy, n, 1-want)
+			}
+			closeFile(t, f)
+		}
+		f := create(t, d, "g")
+		write(t, f, 0, []byte("content"))
+		if n := syncs(func() {
+			if err := f.Commit(ctx); err != nil {
+				t.Error(err)
+			}
+		}); n != 1 {
+			t.Errorf("lazy %t: fsync of what was written has synced %d times, want 1", lazy, n)
+		}
+		if n := syncs(func() { closeFile(t, f) }); n != 0 {
+			t.Errorf("lazy %t: close after fsync has synced %d times", lazy, n)
+		}
+		same(t, "g", get(t, d, "g"), []byte("content"))
 	}
 }
 
