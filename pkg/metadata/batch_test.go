@@ -187,7 +187,7 @@ func TestRecoverPackSparesAppender(t *testing.T) {
 	w.must(p.Abort(ctx))
 	_, err = o.Body().WriteAt([]byte("er"), 3)
 	w.must(err)
-	_, err = o.Commit(ctx, 5, objfmt.Checksum([]byte("older")))
+	_, err = o.Commit(ctx, 5, objfmt.Checksum([]byte("older")), true)
 	w.must(err)
 }
 

@@ -77,7 +77,7 @@ var crashCases = []crashCase{
 			if _, err := o.Body().WriteAt([]byte("er"), 3); err != nil {
 				return err
 			}
-			_, err = o.Commit(ctx, 5, objfmt.Checksum([]byte("older")))
+			_, err = o.Commit(ctx, 5, objfmt.Checksum([]byte("older")), true)
 			return err
 		},
 		old: map[string]string{"f": "old"}, new: map[string]string{"f": "older"},

@@ -50,10 +50,26 @@ func (f *FS) Create(ctx context.Context, who Who, dir mdfs.Dir, name string, per
 		fl.madeIn, err = dir.Again()
 	}
 	if err != nil {
+		if full(err) {
+			fl.unmake(who, dir, name)
+		}
 		in.Close()
 		return nil, fileError("create", fl.id, err)
 	}
 	return fl, nil
+}
+
+// unmake removes the name of a new file that there was no room for a slot or a home
+// of, so that its maker can try again. Nobody has been told of it.
+func (fl *File) unmake(who Who, dir mdfs.Dir, name string) {
+	st, err := fl.inode.Stat()
+	if err != nil || st.Nlink != 1 {
+		return // somebody has opened it meanwhile, and given it a home
+	}
+	if at, err := dir.Lstat(name); err != nil || at.Ino != st.Ino {
+		return
+	}
+	_ = fl.f.md.As(who.Cred, func() error { return remove(stepUnlink, dir, name) })
 }
 
 // syncNames makes the names of a new file durable with its first commit, the

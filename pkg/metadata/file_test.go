@@ -118,7 +118,7 @@ func TestAppend(t *testing.T) {
 	wantErrno(t, err, syscall.ESTALE)
 	_, err = o.Body().WriteAt([]byte("two"), 3)
 	w.must(err)
-	s, err := o.Commit(ctx, 6, objfmt.Checksum([]byte("onetwo")))
+	s, err := o.Commit(ctx, 6, objfmt.Checksum([]byte("onetwo")), true)
 	w.must(err)
 	if text, _ := w.read(w.FS, "f"); text != "onetwo" || s.Content == base.Content {
 		t.Errorf("read %q, content %s", text, s.Content)
@@ -144,7 +144,7 @@ func TestManyAppends(t *testing.T) {
 		_, err = own.Body().WriteAt([]byte("y"), int64(len(text)))
 		w.must(err)
 		text += "y"
-		s, err := own.Commit(ctx, int64(len(text)), objfmt.Checksum([]byte(text)))
+		s, err := own.Commit(ctx, int64(len(text)), objfmt.Checksum([]byte(text)), true)
 		w.must(err)
 		w.wantSlots(fl, s.Gen)
 	}

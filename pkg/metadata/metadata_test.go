@@ -148,7 +148,7 @@ func (w *world) commitOwn(fl *File, text string) error {
 	if _, err := own.Body().WriteAt([]byte(text), 0); err != nil {
 		return err
 	}
-	_, err = own.Commit(ctx, int64(len(text)), objfmt.Checksum([]byte(text)))
+	_, err = own.Commit(ctx, int64(len(text)), objfmt.Checksum([]byte(text)), true)
 	return err
 }
 

@@ -98,23 +98,29 @@ func (o *Own) Base() objfmt.Slot { return o.base }
 func (o *Own) Body() mdfs.File { return o.fl.inode }
 
 // Commit makes the first size bytes of the own body the file's content, under a
-// new content id: sum is their CRC-64/NVME. On return they are durable, with the
-// slot and the inode's names, by one fsync. The right to write ends; an append
-// gets it again. ESTALE: somebody else published.
-func (o *Own) Commit(ctx context.Context, size int64, sum uint64) (objfmt.Slot, error) {
+// new content id: sum is their CRC-64/NVME. With durable they are durable on
+// return, with the slot and the inode's names, by one fsync; so is an append in any
+// case, or what was durable before could be lost with it. Otherwise that is left to
+// [File.Sync]. The right to write ends; an append gets it again. ESTALE: somebody
+// else published. After another error Commit may be called again; a slot that is
+// returned with one is published, and perhaps not durable.
+func (o *Own) Commit(ctx context.Context, size int64, sum uint64, durable bool) (objfmt.Slot, error) {
 	if err := ctx.Err(); err != nil {
 		return objfmt.Slot{}, err
 	}
-	s, err := o.commit(size, sum)
+	s, err := o.commit(size, sum, durable)
 	return s, fileError("commit", o.fl.id, err)
 }
 
-func (o *Own) commit(size int64, sum uint64) (objfmt.Slot, error) {
+func (o *Own) commit(size int64, sum uint64, durable bool) (objfmt.Slot, error) {
 	st, err := o.fl.inode.Stat()
 	if err != nil {
 		return objfmt.Slot{}, err
 	}
 	if st.Size != size {
+		if top, _, err := o.fl.newest(); err != nil || top.Nonce != o.base.Nonce {
+			return objfmt.Slot{}, errors.Join(errLost, err) // it is his size
+		}
 		return objfmt.Slot{}, fmt.Errorf("own body has %d bytes, commit names %d: %w", st.Size, size, syscall.EINVAL)
 	}
 	next := objfmt.Slot{State: objfmt.Final, Content: numbered(o.id, ownContents), Size: size, MTime: mtimeOf(&st),
@@ -139,7 +145,7 @@ func (o *Own) commit(size int64, sum uint64) (objfmt.Slot, error) {
 	if err != nil {
 		return objfmt.Slot{}, err
 	}
-	if o.fl.f.o.Omit.Has(omit.SyncPublish) {
+	if o.fl.f.o.Omit.Has(omit.SyncPublish) || !durable && empty(o.base) {
 		return s, nil
 	}
 	// One fsync for the bytes and the slot: should the slot be durable and the
@@ -153,4 +159,26 @@ func (o *Own) commit(size int64, sum uint64) (objfmt.Slot, error) {
 	// The slots below an append, or a log file fills its inode with them.
 	_, err = o.fl.dropLower(o.who, "append", s.Nonce)
 	return s, err
+}
+
+// Sync makes the file durable as it is, its own body, slots and names, for a program
+// that asks for it after a commit that was not.
+func (fl *File) Sync(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return fileError("sync", fl.id, fl.sync())
+}
+
+func (fl *File) sync() error {
+	if err := syncFile(stepSync, fl.inode); err != nil || fl.f.covers {
+		return err
+	}
+	fl.mu.Lock()
+	made := fl.madeIn != nil
+	fl.mu.Unlock()
+	if made {
+		return fl.syncNames()
+	}
+	return syncAll(stepSyncAll, fl.f.md) // nobody remembers where its names are [d]
 }

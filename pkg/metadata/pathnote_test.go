@@ -52,7 +52,7 @@ func (w *world) fileAt(path, name, text string) *File {
 	w.must(err)
 	_, err = own.Body().WriteAt([]byte(text), 0)
 	w.must(err)
-	_, err = own.Commit(ctx, int64(len(text)), objfmt.Checksum([]byte(text)))
+	_, err = own.Commit(ctx, int64(len(text)), objfmt.Checksum([]byte(text)), true)
 	w.must(err)
 	return fl
 }

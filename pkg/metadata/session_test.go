@@ -365,7 +365,7 @@ func TestFencedAppendIsSealed(t *testing.T) {
 	wantErrno(t, err, syscall.ESTALE)
 	_, err = o.Body().WriteAt([]byte("two"), 3)
 	w.must(err)
-	_, err = o.Commit(ctx, 6, objfmt.Checksum([]byte("onetwo")))
+	_, err = o.Commit(ctx, 6, objfmt.Checksum([]byte("onetwo")), true)
 	wantErrno(t, err, syscall.ESTALE)
 	if text, _ := w.read(w.FS, "f"); text != "one" {
 		t.Errorf("read %q", text)

@@ -57,8 +57,19 @@ func (w *stream) bytes() Bytes {
 
 // publish ends the object being written, if there is one, and publishes all.
 func (w *stream) publish(kind commitKind) error {
-	if err := w.drain(); err != nil {
-		return err
+	switch w.stage {
+	case inOwn, inBody:
+		if done, err := w.publishStaged(kind); done || err != nil {
+			return err
+		}
+		if err := w.unstage(); err != nil {
+			return err
+		}
+	}
+	if w.stage == inObjects {
+		if err := w.drain(); err != nil {
+			return err
+		}
 	}
 	if kind == commitEnd || len(w.chunks) == 0 {
 		if err := w.archiveSpool(); err != nil {
@@ -141,6 +152,7 @@ func (w *stream) finish() error {
 	if e := w.endSession(err); err == nil {
 		err = e
 	}
+	w.releaseOwn()
 	w.leave(err)
 	return err
 }
@@ -189,6 +201,7 @@ func (w *stream) release() {
 	w.inode.space.fs.small.Release(int64(len(w.held)))
 	w.held = nil
 	w.spool = spool{}
+	w.giveBack()
 }
 
 // abandon ends a stream whose content is replaced from the start, or given up.
@@ -209,10 +222,16 @@ func (w *stream) view() (*view, error) {
 	if w.err != nil {
 		return nil, w.err
 	}
+	v := &view{size: w.pos()}
+	switch w.stage {
+	case undecided:
+		return v, nil
+	case inOwn, inBody:
+		return w.staged()
+	}
 	if err := w.drain(); err != nil {
 		return nil, w.fail("read", err)
 	}
-	v := &view{size: w.pos()}
 	for _, c := range w.chunks {
 		if err := w.inode.addObject(v, c, 0); err != nil {
 			return nil, err
@@ -227,4 +246,14 @@ func (w *stream) view() (*view, error) {
 		v.pieces = append(v.pieces, piece{off: w.done, length: w.spool.len, file: b})
 	}
 	return v, nil
+}
+
+// readAt reads what is written so far.
+func (w *stream) readAt(ctx context.Context, p []byte, off int64) (int, error) {
+	v, err := w.view()
+	if err != nil {
+		return 0, err
+	}
+	defer v.close()
+	return v.readAt(ctx, p, off)
 }

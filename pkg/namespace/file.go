@@ -47,7 +47,11 @@ func (d *Dir) Create(ctx context.Context, c Caller, name string, flags, mode uin
 	if err := d.space.allow(c, RM|WM|needs(flags), "create", d.join(name)); err != nil {
 		return nil, Attr{}, err
 	}
-	meta, err := d.space.cfg.Meta.Create(ctx, d.who(c, name), d.md, name, mode)
+	var meta *metadata.File
+	err := d.space.withRoom(ctx, func() (err error) {
+		meta, err = d.space.cfg.Meta.Create(ctx, d.who(c, name), d.md, name, mode)
+		return err
+	})
 	if errors.Is(err, syscall.EEXIST) && flags&syscall.O_EXCL == 0 {
 		f, err := d.Open(ctx, c, name, flags)
 		if err != nil {
@@ -179,15 +183,32 @@ func (f *File) restart(ctx context.Context) error {
 			return err
 		}
 	}
-	base, err := n.meta.Newest(ctx)
+	base, own, err := n.newest(ctx, f.who)
 	if err == nil && metadata.Busy(base) {
 		err = errElsewhere
 	}
 	if err != nil {
 		return err
 	}
-	f.part.Store(n.newStream(f.who, base, base.Size > 0))
+	f.part.Store(n.newStream(f.who, base, own, base.Size > 0))
 	return nil
+}
+
+// newest is what a stream starts from, with the right to write the own body of a
+// file that was made here and that nothing was committed to. inode.begin is held.
+func (n *inode) newest(ctx context.Context, who metadata.Who) (objfmt.Slot, *metadata.Own, error) {
+	if n.made {
+		own, err := n.meta.Own(ctx, who)
+		if err == nil {
+			return own.Base(), own, nil
+		}
+		if !errors.Is(err, syscall.ESTALE) {
+			return objfmt.Slot{}, nil, err
+		}
+		n.made = false
+	}
+	base, err := n.meta.Newest(ctx)
+	return base, nil, err
 }
 
 // stream returns the write in progress, beginning one on an empty file.
@@ -201,14 +222,14 @@ func (f *File) stream(ctx context.Context) (*stream, error) {
 	if w := n.writing.Load(); w != nil {
 		return w, nil
 	}
-	base, err := n.meta.Newest(ctx)
+	base, own, err := n.newest(ctx, f.who)
 	if err != nil {
 		return nil, err
 	}
 	if base.Size > 0 {
 		return nil, errInPlace
 	}
-	return n.newStream(f.who, base, false), nil
+	return n.newStream(f.who, base, own, false), nil
 }
 
 // WriteAt writes at off, which must be the end of what is written or a little
@@ -235,7 +256,12 @@ func (f *File) WriteAt(ctx context.Context, c Caller, p []byte, off int64) (int,
 // Commit makes everything written durable and visible to others: fsync of any
 // handle of the file.
 func (f *File) Commit(ctx context.Context) error {
-	return f.commit(f.inode.writing.Load(), commitSync)
+	err := f.commit(f.inode.writing.Load(), commitSync)
+	if err == nil && f.space.cfg.LazySync {
+		// What an earlier close has left to this call.
+		err = f.space.dataError("commit", f.who, f.inode.meta.Sync(ctx))
+	}
+	return err
 }
 
 // Flush is Commit of what f took part in, for close(2) of one of its descriptors,
@@ -298,15 +324,11 @@ func keep() {}
 
 func (f *File) read(ctx context.Context, p []byte, off int64) (got []byte, done func(), err error) {
 	for w := f.inode.live(); w != nil; w = f.inode.live() {
-		v, err := w.view()
-		if err != nil && w.over.Load() {
-			continue // it has failed or ended meanwhile
+		moved := w.moved.Load()
+		n, err := w.readAt(ctx, p, off)
+		if err != nil && w.over.Load() || w.moved.Load() != moved {
+			continue // it has failed or ended meanwhile, or its bytes have moved
 		}
-		if err != nil {
-			return nil, keep, err
-		}
-		defer v.close()
-		n, err := v.readAt(ctx, p, off)
 		return p[:n], keep, err
 	}
 	if err := f.look(ctx); err != nil {
@@ -331,6 +353,9 @@ func (f *File) look(ctx context.Context) error {
 	}
 }
 
+// maxMoves bounds how often a content is followed at once.
+const maxMoves = 4
+
 // refresh replaces the view by one of the newest slot.
 func (f *File) refresh(ctx context.Context) error {
 	f.mu.Lock()
@@ -340,11 +365,14 @@ func (f *File) refresh(ctx context.Context) error {
 		return nil
 	}
 	f.drop()
-	slot, err := f.inode.meta.Newest(ctx)
-	if err != nil {
-		return err
+	var slot objfmt.Slot
+	var v *view
+	var err error
+	for try := 0; try == 0 || lost(err) && try < maxMoves; try++ { // lost: it moved between the two
+		if slot, err = f.inode.meta.Newest(ctx); err == nil {
+			v, err = f.inode.open(ctx, slot)
+		}
 	}
-	v, err := f.inode.open(ctx, slot)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,8 @@ type inode struct {
 	space *space
 	ino   uint64 // of the metadata filesystem
 	meta  *metadata.File
-	refs  int // guarded by the table
+	refs  int  // guarded by the table
+	made  bool // here: it may have the right to write the own body. Guarded by begin
 
 	// commits counts what this mount published of the file and what it began to
 	// write, so that readers know when to look again.
@@ -97,7 +98,7 @@ func (t *inodeTable) acquire(s *space, ino uint64, made bool, pin func() (*metad
 		n.refs++
 		return n, nil
 	}
-	n := &inode{space: s, ino: ino, meta: meta, refs: 1}
+	n := &inode{space: s, ino: ino, meta: meta, refs: 1, made: made}
 	t.byIno[ino] = n
 	return n, nil
 }
@@ -108,8 +109,11 @@ func hold(meta *metadata.File, ino uint64, made bool) error {
 	if err != nil {
 		return err
 	}
+	if made { // its maker has looked at it
+		return nil
+	}
 	st, err := meta.Inode().Stat()
-	if err == nil && (st.Ino != ino || !named && !made) {
+	if err == nil && (st.Ino != ino || !named) {
 		err = syscall.ESTALE
 	}
 	return err

@@ -25,12 +25,13 @@ import (
 	"marfs/pkg/objfmt"
 	"marfs/pkg/objstore/faultstore"
 	"marfs/pkg/objstore/memstore"
+	"marfs/pkg/packer"
 	"marfs/pkg/repo"
 )
 
 // world is one metadata directory and six stores; nodes are mounts of it.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	meta   string
 	stores []*faultstore.Store
 	chunk  int64
@@ -38,6 +39,11 @@ type world struct {
 	perms  namespace.Perm
 	log    bytes.Buffer // of node()
 	last   *metadata.FS // of the node that was made last
+
+	staging packer.Policy             // MaxFile 0: nothing is staged
+	lazy    bool                      // namespace.Config.LazySync
+	md      func(mdfs.FS) mdfs.FS     // put around the metadata filesystem
+	packers map[string]*packer.Packer // of the nodes, by name
 }
 
 const allPerms = namespace.RM | namespace.WM | namespace.RD | namespace.WD | namespace.UD | namespace.TD
@@ -48,8 +54,8 @@ const (
 	chunkSize = 2 * stripe
 )
 
-func newWorld(t *testing.T) *world {
-	w := &world{t: t, meta: t.TempDir(), chunk: chunkSize, perms: allPerms}
+func newWorld(t testing.TB) *world {
+	w := &world{t: t, meta: t.TempDir(), chunk: chunkSize, perms: allPerms, packers: map[string]*packer.Packer{}}
 	for range 6 {
 		w.stores = append(w.stores, faultstore.New(memstore.New()))
 	}
@@ -102,21 +108,30 @@ func (w *world) node(name string) *namespace.FS {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	md, err := posix.Open(w.meta)
+	disk, err := posix.Open(w.meta)
 	if err != nil {
 		w.t.Fatal(err)
+	}
+	md := mdfs.FS(disk)
+	if w.md != nil {
+		md = w.md(md)
 	}
 	m, err := metadata.Open(ctx, md, metadata.Options{Namespace: "proj", Node: name, Grace: time.Hour, Objects: objects{r}})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.last = m
+	if w.staging.MaxFile > 0 {
+		w.packers[name] = packer.New(packer.Config{Namespace: "proj", Meta: m, Repos: map[string]*repo.Repo{"r": r},
+			Places: []packer.Place{{Repo: r, Pack: true}}, Policy: w.staging})
+	}
 	f, err := namespace.New(namespace.Options{
 		Log:       slog.New(slog.NewTextHandler(&w.log, nil)),
 		ReadAhead: w.ahead,
 		Namespaces: []namespace.Config{{
 			Name: "proj", Path: "/proj", Meta: m, Repos: map[string]*repo.Repo{"r": r}, Perms: w.perms,
 			Placement: []namespace.Placement{{Repo: r, RepoName: "r", ChunkSize: w.chunk}},
+			Packer:    w.packers[name], LazySync: w.lazy,
 		}},
 	})
 	if err != nil {
@@ -137,7 +152,7 @@ var (
 	me  = namespace.Caller{Cred: mdfs.Cred{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}}
 )
 
-func dir(t *testing.T, f *namespace.FS, path string) *namespace.Dir {
+func dir(t testing.TB, f *namespace.FS, path string) *namespace.Dir {
 	t.Helper()
 	d, last, err := f.Walk(ctx, me, path+"/x")
 	if err != nil || last != "x" {
@@ -147,7 +162,7 @@ func dir(t *testing.T, f *namespace.FS, path string) *namespace.Dir {
 	return d
 }
 
-func create(t *testing.T, d *namespace.Dir, name string) *namespace.File {
+func create(t testing.TB, d *namespace.Dir, name string) *namespace.File {
 	t.Helper()
 	f, _, err := d.Create(ctx, me, name, syscall.O_RDWR|syscall.O_CREAT|syscall.O_TRUNC, 0o644)
 	if err != nil {
@@ -156,7 +171,7 @@ func create(t *testing.T, d *namespace.Dir, name string) *namespace.File {
 	return f
 }
 
-func write(t *testing.T, f *namespace.File, off int64, p []byte) {
+func write(t testing.TB, f *namespace.File, off int64, p []byte) {
 	t.Helper()
 	for len(p) > 0 {
 		n := min(len(p), 100_000)
@@ -168,7 +183,7 @@ func write(t *testing.T, f *namespace.File, off int64, p []byte) {
 	}
 }
 
-func put(t *testing.T, d *namespace.Dir, name string, p []byte) {
+func put(t testing.TB, d *namespace.Dir, name string, p []byte) {
 	t.Helper()
 	f := create(t, d, name)
 	write(t, f, 0, p)
@@ -177,7 +192,7 @@ func put(t *testing.T, d *namespace.Dir, name string, p []byte) {
 	}
 }
 
-func get(t *testing.T, d *namespace.Dir, name string) []byte {
+func get(t testing.TB, d *namespace.Dir, name string) []byte {
 	t.Helper()
 	p, err := tryGet(d, name)
 	if err != nil {
@@ -207,7 +222,7 @@ func random(seed uint64, n int) []byte {
 	return p
 }
 
-func same(t *testing.T, what string, got, want []byte) {
+func same(t testing.TB, what string, got, want []byte) {
 	t.Helper()
 	if !bytes.Equal(got, want) {
 		t.Fatalf("%s: %d bytes differ from the %d expected", what, len(got), len(want))

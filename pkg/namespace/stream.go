@@ -16,8 +16,10 @@ import (
 	"marfs/pkg/objfmt"
 )
 
-// stream is a new content of a file that is written in order: it goes straight to
-// objects, chunk by chunk, and becomes the file's content at the commit. From
+// stream is a new content of a file that is written in order, and becomes the
+// file's content at the commit. While it is small enough to be staged it is in a
+// body of the metadata filesystem: a new file's in its own, durable there by one
+// fsync. What is larger goes straight to objects, chunk by chunk. From
 // the first commit, or the first read of what is not committed, the bytes after
 // it are spooled in a private body, so that small flushes do not each make an
 // object. So are those of files open at once beyond what there are uploads for.
@@ -31,6 +33,12 @@ type stream struct {
 	emptied uint64 // inode.emptied when it began: handles with less have no part in it
 
 	mu      sync.Mutex // guards all below; held while writes wait for the stores
+	stage   stage
+	own     *metadata.Own // the right to write the own body: a new file's, or an append's
+	sum     uint64        // of what is staged
+	told    int64         // bytes that the packer knows of
+	again   bool          // it was written to after a commit
+	left    bool          // the own body has bytes that are in objects by now
 	sess    *metadata.Session
 	content objfmt.ID  // of a uni file; the session gives it out
 	place   *Placement // nil while bytes are held back
@@ -44,6 +52,8 @@ type stream struct {
 	err     error       // what every call gets from now on: it failed, or errOver
 	over    atomic.Bool // err is set; read without mu
 	slot    objfmt.Slot
+
+	moved atomic.Int64 // how often bytes went from where readers may be reading them
 
 	all atomic.Pointer[Bytes] // the newest slot's, if they are all that was written, else nil
 
@@ -66,10 +76,11 @@ type spool struct {
 var errOver = errors.New("the write has ended")
 
 // newStream starts a content that replaces base; fresh says that it differs from
-// base as it stands, which is empty. n.begin is held.
-func (n *inode) newStream(who metadata.Who, base objfmt.Slot, fresh bool) *stream {
+// base as it stands, which is empty. own is its right to write the own body, or nil.
+// n.begin is held.
+func (n *inode) newStream(who metadata.Who, base objfmt.Slot, own *metadata.Own, fresh bool) *stream {
 	ctx, stop := context.WithCancel(context.Background())
-	w := &stream{inode: n, who: who, base: base, ctx: ctx, stop: stop, emptied: n.emptied,
+	w := &stream{inode: n, who: who, base: base, own: own, ctx: ctx, stop: stop, emptied: n.emptied,
 		slot: base, dirty: fresh, mtime: time.Now(), fixed: !fresh}
 	if p := n.space.cfg.Placement; len(p) == 1 {
 		w.place = &p[0]
@@ -122,7 +133,7 @@ func (w *stream) write(ctx context.Context, f *File, p []byte, off int64) (int, 
 		return 0, err
 	}
 	w.changed()
-	if err := w.append(p); err != nil {
+	if err := w.append(ctx, p); err != nil {
 		return 0, err
 	}
 	return len(p), nil
@@ -158,7 +169,7 @@ func (w *stream) fillTo(ctx context.Context, off int64) error {
 			return err
 		}
 		w.changed()
-		if err := w.append(zeroBlock[:min(left, int64(len(zeroBlock)))]); err != nil {
+		if err := w.append(ctx, zeroBlock[:min(left, int64(len(zeroBlock)))]); err != nil {
 			return err
 		}
 	}
@@ -166,23 +177,45 @@ func (w *stream) fillTo(ctx context.Context, off int64) error {
 }
 
 // append puts p after what was written; w.mu is held. A failure is for good.
-func (w *stream) append(p []byte) (err error) {
-	switch {
-	case w.spooled:
-		err = w.appendSpool(p)
-	case w.place == nil:
-		err = w.hold(p)
-	default:
-		err = w.appendChunk(p)
+func (w *stream) append(ctx context.Context, p []byte) error {
+	if w.stage == undecided && len(p) > 0 {
+		w.decide(ctx, int64(len(p)))
 	}
-	if err != nil {
+	if err := w.store(p); err != nil {
 		return w.fail("write", err)
 	}
 	w.meta.Lock()
 	w.size += int64(len(p))
-	w.mtime, w.fixed = time.Now(), false
+	w.mtime, w.fixed = time.Now(), w.stage == inOwn // whose inode has the time
 	w.meta.Unlock()
 	return nil
+}
+
+// store keeps p where the stream's bytes are.
+func (w *stream) store(p []byte) error {
+	switch w.stage {
+	case undecided:
+		return nil
+	case inOwn, inBody:
+		if staged, err := w.stageBytes(p); staged || err != nil {
+			return err
+		}
+		if err := w.unstage(); err != nil {
+			return err
+		}
+	}
+	return w.upload(p)
+}
+
+// upload takes p for an object.
+func (w *stream) upload(p []byte) error {
+	switch {
+	case w.spooled:
+		return w.appendSpool(p)
+	case w.place == nil:
+		return w.hold(p)
+	}
+	return w.appendChunk(p)
 }
 
 // fail makes err the end of the stream: its handle gets it from now on, and
@@ -244,8 +277,16 @@ func (w *stream) begin() (err error) {
 	if w.sess != nil {
 		return nil
 	}
-	w.sess, err = w.inode.space.cfg.Meta.Begin(w.ctx, w.inode.meta, w.who, w.base)
+	err = w.inode.space.withRoom(w.ctx, func() (err error) {
+		if w.own != nil {
+			w.sess, err = w.own.Begin(w.ctx)
+		} else {
+			w.sess, err = w.inode.space.cfg.Meta.Begin(w.ctx, w.inode.meta, w.who, w.slot)
+		}
+		return err
+	})
 	if err == nil {
+		w.own = nil // the session's
 		w.content = w.sess.NewContent()
 	}
 	return err

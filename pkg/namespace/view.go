@@ -21,7 +21,7 @@ type view struct {
 	size   int64
 	pieces []piece
 	cutOff []piece     // what the file has beyond its end: nobody reads it
-	bodies []mdfs.File // to be closed with the view
+	bodies []io.Closer // to be closed with the view
 }
 
 // piece is a range of the file and where its bytes are: an object or a file of
@@ -30,7 +30,8 @@ type piece struct {
 	off, length int64
 	from        int64 // where in the source the piece begins
 	object      *objectSource
-	file        mdfs.File
+	file        io.ReaderAt
+	residue     *residue // of what is packed: perhaps nearer than object
 }
 
 // objectSource is an object that can be read.
@@ -56,9 +57,13 @@ func (n *inode) open(ctx context.Context, slot objfmt.Slot) (*view, error) {
 	switch src := slot.Source; src.Kind {
 	case objfmt.SourceEmpty, "":
 	case objfmt.SourceOwn:
-		v.pieces = []piece{{length: src.Stored, file: n.meta.Inode()}}
+		v.addChecked(&body{meta: n.meta, slot: slot, file: n.meta.Inode()})
 	case objfmt.SourceBody:
-		err = n.addBody(ctx, v, slot.Content, src.Stored)
+		var b mdfs.File
+		if b, err = n.meta.Body(ctx, slot.Content); err == nil {
+			v.bodies = append(v.bodies, b)
+			v.addChecked(&body{meta: n.meta, slot: slot, file: b})
+		}
 	case objfmt.SourceObj:
 		err = n.addObject(v, objfmt.Chunk{Length: src.Stored, Object: src.Object}, src.Offset)
 	case objfmt.SourceTable:
@@ -68,8 +73,18 @@ func (n *inode) open(ctx context.Context, slot objfmt.Slot) (*view, error) {
 		v.close()
 		return nil, err
 	}
+	if slot.Source.Packed {
+		r := &residue{meta: n.meta, slot: slot}
+		v.pieces[0].residue = r
+		v.bodies = append(v.bodies, r)
+	}
 	v.cut(min(slot.Size, slot.Source.Stored))
 	return v, nil
+}
+
+func (v *view) addChecked(b *body) {
+	v.bodies = append(v.bodies, b)
+	v.pieces = append(v.pieces, piece{length: b.slot.Source.Stored, file: b})
 }
 
 func (n *inode) addObject(v *view, c objfmt.Chunk, from int64) error {
@@ -151,7 +166,7 @@ func (v *view) readAt(ctx context.Context, p []byte, off int64) (int, error) {
 		lo, hi := max(at, pc.off), min(off+int64(len(p)), pc.off+pc.length)
 		clear(p[at-off : lo-off])
 		dst := p[lo-off : hi-off]
-		g.Go(func() error { return pc.read(ctx, dst, lo-pc.off) })
+		g.Go(func() error { return pc.get(ctx, dst, lo-pc.off) })
 		at = hi
 	}
 	clear(p[at-off:])
@@ -163,6 +178,14 @@ func (v *view) readAt(ctx context.Context, p []byte, off int64) (int, error) {
 
 // errShort is stored content that ends before it should.
 var errShort = errors.New("stored content is shorter than its pointer says")
+
+// get reads from where the bytes are nearest.
+func (pc piece) get(ctx context.Context, p []byte, off int64) error {
+	if pc.residue != nil && pc.residue.read(p, off) {
+		return nil
+	}
+	return pc.read(ctx, p, off)
+}
 
 // read fills p from off of the piece.
 func (pc piece) read(ctx context.Context, p []byte, off int64) (err error) {

@@ -15,7 +15,7 @@ import (
 	"marfs/pkg/namespace"
 )
 
-func open(t *testing.T, d *namespace.Dir, name string, flags uint32) *namespace.File {
+func open(t testing.TB, d *namespace.Dir, name string, flags uint32) *namespace.File {
 	t.Helper()
 	f, err := d.Open(ctx, me, name, flags)
 	if err != nil {
@@ -24,7 +24,7 @@ func open(t *testing.T, d *namespace.Dir, name string, flags uint32) *namespace.
 	return f
 }
 
-func wantErrno(t *testing.T, what string, err error, want syscall.Errno) {
+func wantErrno(t testing.TB, what string, err error, want syscall.Errno) {
 	t.Helper()
 	if !errors.Is(err, want) {
 		t.Errorf("%s: have %v, want %v", what, err, want)

@@ -64,7 +64,7 @@ func (p *Party) fill(fl *metadata.File, name, cells string) error {
 		if _, err := own.Body().WriteAt(b, 0); err != nil {
 			return err
 		}
-		if _, err = own.Commit(p.ctx, int64(len(b)), objfmt.Checksum(b)); err != nil {
+		if _, err = own.Commit(p.ctx, int64(len(b)), objfmt.Checksum(b), true); err != nil {
 			return err
 		}
 		return p.syncTree()
@@ -336,7 +336,7 @@ func (p *Party) append(name string, c byte) error {
 		if _, err := own.Body().ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
-		_, err := own.Commit(p.ctx, int64(len(b)), objfmt.Checksum(b))
+		_, err := own.Commit(p.ctx, int64(len(b)), objfmt.Checksum(b), true)
 		return err
 	})
 }
