@@ -189,6 +189,7 @@ func (w *writing) fill(ctx context.Context, r *repo.Repo, pack *metadata.Pack) e
 	if ref.Layout, err = up.Close(); err != nil {
 		return err
 	}
+	pack.Between = func() { w.pace.giveWay(ctx) }
 	if _, err := pack.Publish(ctx, ref); err != nil {
 		return err
 	}
