@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"marfs/pkg/mdfs"
 	"marfs/pkg/metadata"
 	"marfs/pkg/objfmt"
 	"marfs/pkg/objstore/faultstore"
@@ -297,4 +298,71 @@ func TestTrailerPaths(t *testing.T) {
 	if want := []string{"d/gone", "d/moved", "d/renamed", "d/there"}; !slices.Equal(got, want) {
 		t.Errorf("paths %q, want %q", got, want)
 	}
+}
+
+// However many files a pack has, few are open, also of those that are read twice.
+func TestPackDescriptors(t *testing.T) {
+	w := newWorld(t, policy)
+	open, most := 0, 0
+	w.md = func(md mdfs.FS) mdfs.FS {
+		return &hooked{FS: md, hook: func(op string) {
+			switch op {
+			case "open":
+				open++
+			case "close":
+				open--
+			}
+			most = max(most, open)
+		}}
+	}
+	p := w.packer(w.open("node2"), policy)
+	for i := range 40 {
+		name := fmt.Sprint("d/", i)
+		w.fileAs(p.c.Meta, name, "")
+		w.must(rewrite(p.c.Meta, name, "0123456789"))
+		w.must(opened(p.c.Meta, name, func(fl *metadata.File) error { return w.Truncate(ctx, fl, who(name), 4) }))
+	}
+	before := open
+	most = before
+	r, err := p.Pack(ctx, PackOptions{All: true, Release: true})
+	if err != nil || r.Files != 40 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if most-before > 5 || open != before {
+		t.Errorf("%d files open at once, %d at the end", most-before, open-before)
+	}
+}
+
+// What others have staged is opened once a minute, not by each pass.
+func TestPackForeign(t *testing.T) {
+	w := newWorld(t, policy)
+	opened := 0
+	w.md = func(md mdfs.FS) mdfs.FS {
+		return &hooked{FS: md, hook: func(op string) {
+			if op == "open" {
+				opened++
+			}
+		}}
+	}
+	p := w.packer(w.open("node2"), policy)
+	for i := range 20 {
+		w.file(fmt.Sprint(i), "text")
+	}
+	var passes []int
+	for range 3 {
+		opened = 0
+		if _, err := p.round(ctx); err != nil {
+			t.Fatal(err)
+		}
+		passes = append(passes, opened)
+	}
+	if passes[0] < 20 || passes[1] > 2 || passes[2] > 2 {
+		t.Errorf("opened %v files", passes)
+	}
+	p.looked = time.Time{}
+	p.c.Dead = func([4]byte) bool { return true }
+	if _, err := p.round(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.wantPacked("0", "19")
 }

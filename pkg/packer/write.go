@@ -144,6 +144,9 @@ func (w *writing) sum(ctx context.Context, it *Item) (uint64, error) {
 		sum = objfmt.Update(sum, b)
 		return nil
 	})
+	if b, ok := it.Content.(*body); ok {
+		b.Close() // until its turn comes
+	}
 	return sum, err
 }
 
