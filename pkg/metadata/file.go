@@ -22,6 +22,7 @@ type File struct {
 	id      objfmt.ID
 	created objfmt.ID   // session of the first slot, when this File made it
 	used    atomic.Bool // the right that comes with it was asked for
+	seen    atomic.Pointer[seenSlot]
 
 	mu     sync.Mutex // guards madeIn; not held across calls of mdfs
 	madeIn mdfs.Dir   // where Create made the name, until that is durable; nil: nothing to do

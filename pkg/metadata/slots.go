@@ -50,12 +50,26 @@ func (fl *File) gens() (gens []uint64, noted notes, err error) {
 	return gens, noted, nil
 }
 
+// seenSlot is a slot that was parsed, which costs more than to read it. Most
+// operations reread the same one.
+type seenSlot struct {
+	text string
+	slot objfmt.Slot
+}
+
 func (fl *File) readSlot(gen uint64) (objfmt.Slot, error) {
 	b, err := fl.inode.Getxattr(objfmt.SlotName(fl.f.prefix, gen))
 	if err != nil {
 		return objfmt.Slot{}, err
 	}
-	return objfmt.ParseSlot(gen, b)
+	if seen := fl.seen.Load(); seen != nil && seen.slot.Gen == gen && seen.text == string(b) {
+		return seen.slot, nil
+	}
+	s, err := objfmt.ParseSlot(gen, b)
+	if err == nil {
+		fl.seen.Store(&seenSlot{string(b), s})
+	}
+	return s, err
 }
 
 // noSlot is what a file without slots is: empty, never committed.
