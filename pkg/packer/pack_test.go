@@ -1,12 +1,15 @@
 package packer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -51,23 +54,26 @@ func TestPack(t *testing.T) {
 	}
 }
 
-// In a pack files lie as they will be read: by owner, directory, and age.
+// In a pack files lie as they will be read: by directory, and there by inode number,
+// which is by age where none was freed.
 func TestPackOrder(t *testing.T) {
 	w := newWorld(t, policy)
-	var want []string
-	for _, dir := range []string{"a", "b", "c"} {
-		for i := range 5 {
-			want = append(want, fmt.Sprintf("%s/%d", dir, 9-i))
+	ino := map[string]uint64{}
+	for i := range 5 {
+		for _, dir := range []string{"c", "a", "b"} {
+			p := fmt.Sprintf("%s/%d", dir, 9-i)
+			w.file(p, p)
+			st, err := os.Stat(filepath.Join(w.root, "tree", p))
+			w.must(err)
+			ino[p] = st.Sys().(*syscall.Stat_t).Ino
 		}
 	}
-	for i := range want { // a, b, c, a, b, c ...
-		p := want[i%3*5+i/3]
-		w.file(p, p)
-	}
+	want := slices.SortedFunc(maps.Keys(ino), func(a, b string) int {
+		return cmp.Or(strings.Compare(a[:1], b[:1]), cmp.Compare(ino[a], ino[b]))
+	})
 	w.pack(PackOptions{})
-	tr := w.trailer(w.slot("a/9").Source.Object)
 	var got []string
-	for _, f := range tr.Files {
+	for _, f := range w.trailer(w.slot("a/9").Source.Object).Files {
 		got = append(got, f.Path)
 	}
 	if !slices.Equal(got, want) {

@@ -100,7 +100,7 @@ func meddle(t *testing.T, prep func(w *world), what func(p *Packer) error) {
 	steps := stepsOf(t, prep, what, 0, nil)
 	for _, m := range meddlings {
 		t.Run(m.name, func(t *testing.T) {
-			const times = 5
+			const times = 3
 			for range times {
 				at := 1 + rnd.IntN(steps)
 				stepsOf(t, prep, what, at, &m)
