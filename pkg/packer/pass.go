@@ -172,11 +172,14 @@ func (ps *pass) tell() {
 
 // see looks whether a staged file is a candidate. Its error ends the pass.
 func (ps *pass) see(ctx context.Context, id objfmt.ID) error {
+	if ps.patient && ps.p.room.urgent.Load() > 0 {
+		return errYield
+	}
 	ps.pace.giveWay(ctx)
 	st, err := ps.p.c.Meta.StatID(ctx, id)
 	if err == nil {
 		ps.queued += ps.p.stagedBytes(&st)
-		if since := ctimeOf(&st); ps.o.All || ps.rested(since) {
+		if since := ctimeOf(&st); (ps.o.All || ps.rested(since)) && !(ps.patient && ps.p.foreign[id]) {
 			err = ps.open(ctx, id, &st)
 		}
 	}
@@ -236,8 +239,12 @@ func (ps *pass) open(ctx context.Context, id objfmt.ID, st *mdfs.Stat) error {
 		return nil
 	}
 	mine, err := ps.claims.mine(ctx, metadata.InstanceOf(s.Content))
-	if err != nil || !mine {
+	if err != nil {
 		return err
+	}
+	if !mine {
+		ps.p.notMine(id)
+		return nil
 	}
 	noted, err := fl.CreationPath(ctx)
 	if err != nil {
@@ -280,27 +287,35 @@ func (ps *pass) pack(ctx context.Context, list []candidate) (n int, err error) {
 
 // tally counts what became of the items of a pack.
 func (ps *pass) tally(object objfmt.ObjectID, items []Item) {
-	bytes := int64(0)
-	for i := range items {
-		it := &items[i]
-		if it.Err == nil {
-			ps.sum.Files++
-			bytes += it.Member.Slot.Source.Stored
-			continue
-		}
-		ps.sum.Lost++
+	before := ps.sum.Bytes
+	ps.sum.count(items, func(it *Item) {
 		ps.p.troubled.add(it.Member.Slot)
 		if !errors.Is(it.Err, errChanged) {
 			ps.alone(it.Member.Slot.File, it.Err)
 		}
-	}
-	if bytes > 0 {
-		ps.sum.Packs++
-		ps.sum.Bytes += bytes
-		ps.p.room.staged.Add(-bytes)
-		ps.p.nowResident(object, bytes)
+	})
+	if packed := ps.sum.Bytes - before; packed > 0 {
+		ps.p.room.staged.Add(-packed)
+		ps.p.nowResident(object, packed)
 	}
 	ps.tell()
+}
+
+// count adds the items of one pack, and calls lost for those that are not in it.
+func (r *Result) count(items []Item, lost func(*Item)) {
+	before := r.Files
+	for i := range items {
+		if it := &items[i]; it.Err == nil {
+			r.Files++
+			r.Bytes += it.Member.Slot.Source.Stored
+		} else {
+			r.Lost++
+			lost(it)
+		}
+	}
+	if r.Files > before {
+		r.Packs++
+	}
 }
 
 // maxTrailer bounds what the files of one pack have in paths and xattrs.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
+	"syscall"
 	"time"
 
 	"marfs/pkg/metadata"
@@ -121,7 +122,9 @@ func (p *Packer) release(ctx context.Context, want func(resident) bool) (freed i
 		n, err := p.c.Meta.ReleasePack(ctx, r.object)
 		freed += n
 		p.released(r.object, err)
-		errs = append(errs, err)
+		if !errors.Is(err, syscall.ESTALE) { // a member was written to meanwhile: another time
+			errs = append(errs, err)
+		}
 		p.lookNow()
 	}
 	return freed, errors.Join(errs...)

@@ -64,26 +64,17 @@ func (r *repacking) fail(what any, err error) {
 
 // move takes the live members of a pack into batches. An error ends the Repack.
 func (r *repacking) move(ctx context.Context, object objfmt.ObjectID) error {
-	defer r.paths.close()
-	_, due, err := r.p.inspect(ctx, object)
-	if err == nil && due {
-		err = r.p.retire(ctx, object)
-	}
-	var t *objfmt.MemberTable
-	if err == nil && due {
-		t, err = r.p.c.Meta.Members(ctx, object)
-	}
+	t, err := r.begin(ctx, object)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, fs.ErrNotExist):
-		return nil // destroyed meanwhile
-	case err != nil:
+	case err != nil && !errors.Is(err, fs.ErrNotExist): // that: destroyed meanwhile
 		r.fail("pack "+object.String(), err)
-		return nil
-	case !due:
+	}
+	if err != nil || t == nil {
 		return nil
 	}
+	defer r.paths.close()
 	var noted map[objfmt.ID]string // by content; nil: not read
 	for _, m := range t.Members {
 		fl, s, err := r.p.newest(ctx, m.File)
@@ -101,6 +92,19 @@ func (r *repacking) move(ctx context.Context, object objfmt.ObjectID) error {
 		}
 	}
 	return nil
+}
+
+// begin looks again whether a pack is to be rewritten, retires it, and reads its
+// members; nil: it is not.
+func (r *repacking) begin(ctx context.Context, object objfmt.ObjectID) (*objfmt.MemberTable, error) {
+	_, due, err := r.p.inspect(ctx, object)
+	if err != nil || !due {
+		return nil, err
+	}
+	if err := r.p.retire(ctx, object); err != nil {
+		return nil, err
+	}
+	return r.p.c.Meta.Members(ctx, object)
 }
 
 // one keeps the error of one file, unless it is one of all.
@@ -169,21 +173,12 @@ func (r *repacking) flush(ctx context.Context, place int) error {
 	if _, err := r.p.write(ctx, r.p.c.Places[place].Repo, items, nil); err != nil {
 		return fmt.Errorf("rewrite %d files: %w", len(items), err)
 	}
-	packs := r.sum.Packs
-	for i := range items {
-		it := &items[i]
-		if it.Err == nil {
-			r.sum.Files++
-			r.sum.Bytes += it.Member.Slot.Source.Stored
-			packs = r.sum.Packs + 1
-			continue
-		}
-		r.sum.Lost++
+	r.sum.count(items, func(it *Item) {
 		if !errors.Is(it.Err, errChanged) {
 			r.fail("file "+it.Member.Slot.File.String(), it.Err)
 		}
-	}
-	if r.sum.Packs = packs; r.progress != nil {
+	})
+	if r.progress != nil {
 		r.progress(r.sum)
 	}
 	return nil
@@ -240,7 +235,6 @@ func (c *packed) ReadAt(b []byte, off int64) (int, error) {
 // readAhead is the piece of an old pack that was read last: members come in order of
 // their offsets.
 type readAhead struct {
-	key string
 	ref objfmt.ObjectRef
 	off int64
 	buf []byte

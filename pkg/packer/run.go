@@ -79,6 +79,7 @@ func (p *Packer) round(ctx context.Context) (due time.Time, err error) {
 	p.room.dirty.Store(false)
 	if time.Since(p.looked) >= longest {
 		p.looked = time.Now()
+		clear(p.foreign)
 		err = p.refreshResident(ctx)
 	}
 	_, e := p.releaseOld(ctx)

@@ -1,6 +1,7 @@
 package packer
 
 import (
+	"sync/atomic"
 	"time"
 
 	"marfs/pkg/objfmt"
@@ -81,12 +82,9 @@ func (p *Packer) reportSingle(n int, example error) {
 }
 
 // seldom lets one message a minute pass.
-type seldom struct{ last time.Time }
+type seldom struct{ last atomic.Int64 } // Unix nanoseconds
 
 func (s *seldom) now() bool {
-	if time.Since(s.last) < time.Minute {
-		return false
-	}
-	s.last = time.Now()
-	return true
+	now, last := time.Now().UnixNano(), s.last.Load()
+	return now-last >= int64(time.Minute) && s.last.CompareAndSwap(last, now)
 }

@@ -278,15 +278,6 @@ func (w *world) read(p string) string {
 	return text
 }
 
-func (w *world) readID(id objfmt.ID) (string, error) {
-	fl, err := w.OpenID(ctx, id)
-	if err != nil {
-		return "", err
-	}
-	defer fl.Close()
-	return w.content(fl)
-}
-
 func (w *world) content(fl *metadata.File) (string, error) {
 	s, err := fl.Newest(ctx)
 	if err != nil {

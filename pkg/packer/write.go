@@ -144,6 +144,9 @@ func (w *writing) sum(ctx context.Context, it *Item) (uint64, error) {
 		sum = objfmt.Update(sum, b)
 		return nil
 	})
+	if b, ok := it.Content.(*body); ok {
+		b.Close() // until its turn comes
+	}
 	return sum, err
 }
 
@@ -189,6 +192,7 @@ func (w *writing) fill(ctx context.Context, r *repo.Repo, pack *metadata.Pack) e
 	if ref.Layout, err = up.Close(); err != nil {
 		return err
 	}
+	pack.Between = func() { w.pace.giveWay(ctx) }
 	if _, err := pack.Publish(ctx, ref); err != nil {
 		return err
 	}
