@@ -770,7 +770,16 @@ func TestReload(t *testing.T) {
 	}
 	next.Cache.Memory *= 2
 	next.Namespaces[0].UpdateInPlace = false
-	if have, want := sys.Reload(next), []string{"namespaces", "cache"}; !reflect.DeepEqual(have, want) {
+	if have, want := sys.Reload(next), []string{"namespaces[a].update_in_place", "cache"}; !reflect.DeepEqual(have, want) {
+		t.Errorf("have %v, want %v", have, want)
+	}
+	next = s.config(t)
+	next.Namespaces[0].Stage.MaxFile, next.Namespaces[0].Pack.MinFiles, next.Namespaces[0].Repack.BelowLive = 1, 2, 0.1
+	if have, want := sys.Reload(next), []string{"namespaces[a].stage", "namespaces[a].pack", "namespaces[a].repack"}; !reflect.DeepEqual(have, want) {
+		t.Errorf("have %v, want %v", have, want)
+	}
+	next.Namespaces = append(next.Namespaces, next.Namespaces[0])
+	if have, want := sys.Reload(next), []string{"namespaces"}; !reflect.DeepEqual(have, want) {
 		t.Errorf("have %v, want %v", have, want)
 	}
 }

@@ -1,0 +1,94 @@
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// Who has no record, or one that stands still, or was a process of this host that
+// has ended, is dead to packers; this process and who has just come are not.
+func TestPackersKnowTheDead(t *testing.T) {
+	s := newSite(t, 1, 0)
+	s.init(t)
+	sys, _ := s.open(t)
+	where, err := pidSpace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command("true")
+	if err := child.Run(); err != nil {
+		t.Fatal(err)
+	}
+	beat := func(node string, instance byte, count int) {
+		t.Helper()
+		text := fmt.Appendf(nil, "marfs node v1 instance %08x count %016x\n", instance, count)
+		if err := os.WriteFile(filepath.Join(s.dir, "md", "nodes", node), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const away, gone, none, late = 1, 2, 3, 4
+	beat("other.interactive.1.elsewhere.0", away, 1)
+	beat(fmt.Sprintf("h.interactive.%d.%s.0", child.Process.Pid, where), gone, 1)
+	l := newLiveness(sys.Namespaces[0].Meta)
+	clock := time.Now()
+	l.now = func() time.Time { return clock }
+	want := func(instance byte, dead bool) {
+		t.Helper()
+		if l.dead([4]byte{3: instance}) != dead {
+			t.Errorf("instance %d at %v: dead is %v", instance, clock, !dead)
+		}
+	}
+	want(away, false)
+	want(gone, true)
+	want(none, true)
+	if l.dead(sys.Namespaces[0].Meta.Instance()) {
+		t.Error("this process is dead")
+	}
+	beat("late.interactive.1.elsewhere.0", late, 1)
+	clock = clock.Add(lookAgain)
+	want(late, false) // it was not there at the first look
+	for range 7 {
+		clock = clock.Add(heartbeat)
+		beat("late.interactive.1.elsewhere.0", late, int(clock.Unix()))
+		want(late, false)
+	}
+	want(away, true)
+	want(late, false)
+}
+
+// Where heartbeats cannot be read, nobody is taken for dead.
+func TestPackersWithoutHeartbeats(t *testing.T) {
+	s := newSite(t, 1, 0)
+	s.init(t)
+	sys, err := Open(t.Context(), s.config(t), Batch, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLiveness(sys.Namespaces[0].Meta)
+	if err := sys.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if l.look(time.Now()) != nil {
+		t.Skip("heartbeats are still read: nothing to see")
+	}
+	if l.dead([4]byte{1}) {
+		t.Error("dead")
+	}
+}
+
+// The mount waits for what makes a pack worth it; who runs marfsctl does not.
+func TestPolicyOfTheFrontEnds(t *testing.T) {
+	s := newSite(t, 1, 0)
+	n := &s.config(t).Namespaces[0]
+	if have := n.packing(Interactive).MinFiles; have != 1000 {
+		t.Errorf("the mount packs %d files", have)
+	}
+	if have := n.packing(Batch).MinFiles; have != 1 {
+		t.Errorf("marfsctl packs %d files", have)
+	}
+}
