@@ -74,7 +74,7 @@ func TestPackersWithoutHeartbeats(t *testing.T) {
 		t.Fatal(err)
 	}
 	if l.look(time.Now()) != nil {
-		t.Skip("heartbeats are still read: nothing to see")
+		t.Fatal("heartbeats are still read: the test proves nothing")
 	}
 	if l.dead([4]byte{1}) {
 		t.Error("dead")
