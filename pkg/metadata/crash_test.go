@@ -135,6 +135,19 @@ var crashCases = []crashCase{
 		old: map[string]string{"f": "object"}, new: map[string]string{"f": "object"},
 	},
 	{
+		name: "release a pack",
+		prep: func(w *world) { w.pack(w.pinned("f"), w.pinned("g")) },
+		run: func(w *world) error {
+			packs, err := w.Resident(ctx)
+			if err != nil {
+				return err
+			}
+			_, err = w.ReleasePack(ctx, packs[0].Object)
+			return err
+		},
+		old: map[string]string{"f": "object", "g": "object"}, new: map[string]string{"f": "object", "g": "object"},
+	},
+	{
 		name: "restore a deletion",
 		prep: func(w *world) { w.must(w.Unlink(ctx, me("f"), w.Tree(), "f")) },
 		run:  func(w *world) error { return w.Restore(ctx, me("f"), w.trash()[0], w.Tree(), "f") },

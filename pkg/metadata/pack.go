@@ -205,6 +205,11 @@ func (f *FS) filePack(from, name string, object objfmt.ObjectID, live int) error
 		}
 	}
 	return f.in(from, func(d mdfs.Dir) error {
+		if live > 0 {
+			if err := f.enterResident(d, name, object); err != nil {
+				return err
+			}
+		}
 		return f.in(packsName, func(packs mdfs.Dir) error {
 			if err := rename(stepPacked, d, name, packs, object.String(), 0); err != nil {
 				return ignore(err, syscall.ENOENT) // a fencer has it, and finishes it
@@ -323,7 +328,10 @@ func (f *FS) settlePack(ctx context.Context, name string, last bool) error {
 	if stuck != nil {
 		return stuck
 	}
-	if err := f.deletePrefix(ctx, object, nil); err != nil || !last {
+	if err := f.deletePrefix(ctx, object, nil); err != nil {
+		return err
+	}
+	if err := f.leaveResident(object); err != nil || !last {
 		return err
 	}
 	return f.dropDead(name)
