@@ -2,10 +2,12 @@ package config
 
 import (
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
@@ -91,4 +93,60 @@ func TestPolicyOfTheFrontEnds(t *testing.T) {
 	if have := n.packing(Batch).MinFiles; have != 1 {
 		t.Errorf("marfsctl packs %d files", have)
 	}
+}
+
+// A file is late when packers that run would have packed it long ago.
+func TestLate(t *testing.T) {
+	now := time.Now()
+	for _, test := range []struct {
+		maxAge Duration
+		age    time.Duration
+		want   bool
+	}{
+		{second, 9 * time.Minute, false},
+		{second, 11 * time.Minute, true},
+		{5 * 60 * second, 49 * time.Minute, false},
+		{5 * 60 * second, 51 * time.Minute, true},
+	} {
+		n := Namespace{Pack: Pack{MaxAge: test.maxAge}}
+		if n.late(now.Add(-test.age), now) != test.want {
+			t.Errorf("max_age %v, waits for %v", test.maxAge, test.age)
+		}
+	}
+	if (&Namespace{}).late(time.Time{}, now) {
+		t.Error("late without files")
+	}
+}
+
+// Status counts what is staged without changing anything, as a plan may.
+func TestStatusOfStaging(t *testing.T) {
+	s := newSite(t, 1, 0)
+	s.init(t)
+	before := tree(t, filepath.Join(s.dir, "md"))
+	_, spaces, err := Status(t.Context(), s.config(t))
+	if err != nil || spaces[0].Staging == nil || spaces[0].Staging.Err != nil || spaces[0].Staging.MaxBytes != 64<<30 {
+		t.Fatalf("%v, %+v", err, spaces)
+	}
+	if after := tree(t, filepath.Join(s.dir, "md")); !slices.Equal(before, after) {
+		t.Errorf("before %v, after %v", before, after)
+	}
+}
+
+// tree lists what is below a directory, with times.
+func tree(t *testing.T, dir string) (list []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			list = append(list, fmt.Sprint(p, info.Mode(), info.ModTime()))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
 }
