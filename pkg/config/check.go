@@ -291,6 +291,9 @@ func (k *checker) sizes(key string, n *Namespace) {
 	if n.Stage.MaxFile == 0 {
 		return // nothing is staged, so nothing is packed
 	}
+	if !atLeast(k, key+".stage.max_bytes", n.Stage.MaxBytes, leastStage) {
+		return
+	}
 	limit, whose := n.Stage.MaxBytes, "stage.max_bytes"
 	for _, r := range k.packRepos(n) {
 		if r.ChunkSize < limit {
@@ -332,9 +335,7 @@ func (k *checker) packing(key string, n *Namespace) {
 	if n.Stage.MaxFile == 0 {
 		return
 	}
-	if k.given(key+".stage.max_file") && len(k.packRepos(n)) == 0 {
-		k.warn(key+".stage.max_file", n.Stage.MaxFile, "stages nothing: no placement packs files of that size", "pack: true in a placement that takes them; max_file: 0 says that nothing is to be staged")
-	}
+	k.staged(key+".stage.max_file", n)
 	if n.Stage.Sync == SyncApplication {
 		k.warn(key+".stage.sync", n.Stage.Sync, "makes close return before a small file is durable: a crash of the node may lose files that were closed, unless their programs call fsync", "close is the default")
 	}
@@ -344,6 +345,31 @@ func (k *checker) packing(key string, n *Namespace) {
 	}
 	if n.Pack.MaxAge < n.Stage.Linger {
 		k.warn(key+".pack.max_age", n.Pack.MaxAge, fmt.Sprintf("is below stage.linger (%v): a file rests that long before it is packed", n.Stage.Linger), "")
+	}
+}
+
+// leastStage is the least stage.max_bytes: with less, no pack is worth its name.
+const leastStage = 1 << 20
+
+// staged compares a max_file that is given with what the placements pack.
+func (k *checker) staged(key string, n *Namespace) {
+	if !k.given(key) {
+		return
+	}
+	var limit Size
+	for _, p := range n.placements() {
+		if !p.Pack {
+			break
+		}
+		if limit = p.MaxSize; limit == 0 {
+			limit = n.Stage.MaxFile
+		}
+	}
+	switch {
+	case limit == 0:
+		k.warn(key, n.Stage.MaxFile, "stages nothing: the placement of the smallest files has pack: false", "max_file: 0 says that nothing is to be staged")
+	case limit < n.Stage.MaxFile:
+		k.warn(key, n.Stage.MaxFile, fmt.Sprintf("stages files of up to %v only: the placement of larger ones has pack: false", limit), "")
 	}
 }
 
