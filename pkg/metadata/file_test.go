@@ -278,7 +278,7 @@ func TestOpenEndsPunch(t *testing.T) {
 	if st, err := fl.inode.Stat(); err != nil || !mtimeOf(&st).Equal(old) {
 		t.Errorf("mtime %v, %v", mtimeOf(&st), err)
 	}
-	if _, noted, err := fl.gens(); noted || err != nil {
+	if _, noted, err := fl.gens(); noted.punch || err != nil {
 		t.Errorf("note left: %v, %v", noted, err)
 	}
 }

@@ -123,6 +123,9 @@ func (o *Own) commit(size int64, sum uint64) (objfmt.Slot, error) {
 			return objfmt.Slot{}, err
 		}
 	}
+	if empty(o.base) && staged(next) { // an append finds the note of the first commit
+		o.fl.notePath(o.who.Path)
+	}
 	s, err := o.fl.publish(stepPublish, o.base, next)
 	if errors.Is(err, errRaced) {
 		s, err = o.fl.landed(next, err)

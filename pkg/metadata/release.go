@@ -44,7 +44,12 @@ func (fl *File) release(pack objfmt.ObjectID) (bool, error) {
 	if err != nil || !archived(s) {
 		return false, err
 	}
-	if noted {
+	if noted.path {
+		if err := fl.dropPath(); err != nil {
+			return false, err
+		}
+	}
+	if noted.punch {
 		return false, fl.endPunch(mtimeOf(&st))
 	}
 	if err := fl.note(mtimeOf(&st)); err != nil {
