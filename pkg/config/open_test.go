@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ type site struct {
 	repo   string
 	data   int
 	stores []string // in the order of the file
+	keys   string   // more of the namespace; "": nothing is staged
 }
 
 func newSite(t *testing.T, data, parity int) *site {
@@ -53,7 +55,7 @@ func (s *site) config(t *testing.T) *Config {
 	for _, dir := range s.stores {
 		fmt.Fprintf(&b, "          - dir: %s\n", dir)
 	}
-	fmt.Fprintf(&b, "namespaces:\n  - {name: a, path: /a, metadata: md, repo: %s, stage: {max_file: 0}}\n", s.repo)
+	fmt.Fprintf(&b, "namespaces:\n  - {name: a, path: /a, metadata: md, repo: %s, %s}\n", s.repo, cmp.Or(s.keys, "stage: {max_file: 0}"))
 	c, err := Parse(filepath.Join(s.dir, "marfs.yaml"), []byte(b.String()))
 	if err != nil {
 		t.Fatal(err)

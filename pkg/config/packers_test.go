@@ -150,3 +150,61 @@ func tree(t *testing.T, dir string) (list []string) {
 	}
 	return list
 }
+
+// A mount packs in the background what it has staged, and what one that is gone has
+// left; closing it ends that.
+func TestMountsPack(t *testing.T) {
+	s := newSite(t, 2, 1)
+	s.keys = "stage: {linger: 1h}, pack: {max_age: 1h}"
+	s.init(t)
+	sys, err := Open(t.Context(), s.config(t), Interactive, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, sys, "left", []byte("by one that is gone"))
+	if err := sys.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.wantType(t, "own", "left")
+
+	s.keys = "stage: {linger: 0s}, pack: {max_age: 0s}"
+	sys, log := s.open(t)
+	write(t, sys, "own", []byte("by this one"))
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		b, err := sys.Namespaces[0].Packer.Backlog(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.Files == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("still staged: %+v\n%s", b, log)
+		}
+	}
+	s.wantType(t, "packed", "left", "own")
+	if have := string(read(t, sys, "left", 19)) + string(read(t, sys, "own", 11)); have != "by one that is goneby this one" {
+		t.Errorf("read %q", have)
+	}
+}
+
+// wantType checks where the bytes of files are.
+func (s *site) wantType(t *testing.T, want string, names ...string) {
+	t.Helper()
+	sys, err := Open(t.Context(), s.config(t), Batch, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sys.Close()
+	for _, name := range names {
+		d, base, err := sys.FS.Walk(t.Context(), caller(), "/a/"+name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := d.Layout(t.Context(), caller(), base, false)
+		if err != nil || l.Type != want {
+			t.Errorf("%s: %s, %v; want %s", name, l.Type, err, want)
+		}
+		d.Close()
+	}
+}
