@@ -126,6 +126,11 @@ var crashCases = []crashCase{
 		old: map[string]string{"f": "old|object", "g": "other|object"}, new: map[string]string{"f": "object", "g": "object"},
 	},
 	{
+		name: "batch",
+		run:  func(w *world) error { return w.batch("m", "n") },
+		old:  map[string]string{"m": gone + "||object", "n": gone + "||object"}, new: map[string]string{"m": "object", "n": "object"},
+	},
+	{
 		name: "release",
 		prep: func(w *world) { w.pack(w.pinned("f")) },
 		run: func(w *world) error {
