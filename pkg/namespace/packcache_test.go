@@ -129,7 +129,7 @@ type packWorld struct {
 	counts []*counted
 }
 
-func newPackWorld(t *testing.T) *packWorld {
+func newPackWorld(t testing.TB) *packWorld {
 	w := &packWorld{world: newWorld(t)}
 	for i, s := range w.stores {
 		c := &counted{Store: s}
