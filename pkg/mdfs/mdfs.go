@@ -124,6 +124,11 @@ type File interface {
 	// and goes with its Close, or the process; taking the other kind changes it, and
 	// may lose it when that fails. ENOSYS, EOPNOTSUPP or ENOLCK: the filesystem has none.
 	Flock(how int) error
+	// Lock locks n bytes from off on, of which none need exist, for this File alone,
+	// without waiting (F_OFD_SETLK); it is open for writing. EAGAIN: another File has
+	// some of them. The lock goes with Close, or the process, and has nothing to do
+	// with Flock's. ENOSYS, EOPNOTSUPP or ENOLCK: the filesystem has none.
+	Lock(off, n int64) error
 	// Sync makes the file's data and its inode (xattrs included) durable.
 	Sync() error
 	FileXattrs

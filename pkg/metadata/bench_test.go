@@ -187,3 +187,51 @@ func BenchmarkExpireVersions(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkPack is what a pack costs beside its upload, for staged files and for
+// those of a batch: ns/op is for the whole pack.
+func BenchmarkPack(b *testing.B) {
+	stage := func(w *world, names []string) []PackMember {
+		var list []PackMember
+		for _, name := range names {
+			fl, err := w.Create(ctx, me(name), w.Tree(), name, 0o644)
+			w.must(err)
+			own, err := fl.Own(ctx, me(name))
+			w.must(err)
+			// As Commit, without its fsync.
+			s, err := fl.publish(stepPublish, own.base, objfmt.Slot{State: objfmt.Final, Content: numbered(own.id, ownContents), Size: 24, MTime: time.Now(),
+				Source: objfmt.Source{Kind: objfmt.SourceOwn, Stored: 24, Sum: 1}})
+			w.must(err)
+			list = append(list, PackMember{Slot: s, Offset: 24 * int64(len(list)), Sum: 1})
+			w.must(fl.Close())
+		}
+		return list
+	}
+	batch := func(w *world, names []string) []PackMember {
+		list, err := w.newMembers(names...)
+		w.must(err)
+		return list
+	}
+	for kind, prepare := range map[string]func(w *world, names []string) []PackMember{"staged": stage, "batch": batch} {
+		for _, n := range []int{1000, 16_000, 64_000} {
+			b.Run(fmt.Sprintf("%s/%d", kind, n), func(b *testing.B) {
+				w := newBenchWorld(b)
+				b.StopTimer()
+				for round := range b.N {
+					list := prepare(w, numberedNames(fmt.Sprintf("r%d-", round), n))
+					w.must(w.md.Sync())
+					b.StartTimer()
+					p, err := w.BeginPack(ctx, list)
+					w.must(err)
+					won, err := p.Publish(ctx, ref(p.Object, 0, 1<<30))
+					if w.must(err); won != n {
+						b.Fatalf("%d published", won)
+					}
+					w.must(p.Finish(ctx))
+					b.StopTimer()
+				}
+				b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "members/s")
+			})
+		}
+	}
+}

@@ -126,6 +126,11 @@ var crashCases = []crashCase{
 		old: map[string]string{"f": "old|object", "g": "other|object"}, new: map[string]string{"f": "object", "g": "object"},
 	},
 	{
+		name: "batch",
+		run:  func(w *world) error { return w.batch("m", "n") },
+		old:  map[string]string{"m": gone + "||object", "n": gone + "||object"}, new: map[string]string{"m": "object", "n": "object"},
+	},
+	{
 		name: "release",
 		prep: func(w *world) { w.pack(w.pinned("f")) },
 		run: func(w *world) error {
@@ -133,6 +138,19 @@ var crashCases = []crashCase{
 			return err
 		},
 		old: map[string]string{"f": "object"}, new: map[string]string{"f": "object"},
+	},
+	{
+		name: "release a pack",
+		prep: func(w *world) { w.pack(w.pinned("f"), w.pinned("g")) },
+		run: func(w *world) error {
+			packs, err := w.Resident(ctx)
+			if err != nil {
+				return err
+			}
+			_, err = w.ReleasePack(ctx, packs[0].Object)
+			return err
+		},
+		old: map[string]string{"f": "object", "g": "object"}, new: map[string]string{"f": "object", "g": "object"},
 	},
 	{
 		name: "restore a deletion",

@@ -146,7 +146,7 @@ func (fl *File) identify(dir mdfs.Dir, name string) error {
 			return err
 		}
 	}
-	if noted && archived(s) {
+	if noted.punch && archived(s) {
 		if err := fl.endPunch(mtimeOf(&st)); err != nil {
 			return err
 		}

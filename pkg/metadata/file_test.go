@@ -256,7 +256,7 @@ func TestReleaseAgainstTouch(t *testing.T) {
 	w.must(fl.note(mtimeOf(&st)))
 	touched := time.Unix(1.5e9, 0)
 	w.must(fl.SetTimes(mdfs.TimeSet{Omit: true}, mdfs.TimeSet{Time: touched}))
-	w.must(fl.punchArchived(st.Size))
+	w.must(fl.punchArchived(st.Size, objfmt.ObjectID{}))
 	w.must(fl.endPunch(mtimeOf(&st)))
 	if st, err = fl.inode.Stat(); err != nil || !mtimeOf(&st).Equal(touched) {
 		t.Errorf("mtime %v, %v", mtimeOf(&st), err)
@@ -271,14 +271,14 @@ func TestOpenEndsPunch(t *testing.T) {
 	old := time.Unix(1e9, 0)
 	w.must(fl.SetTimes(mdfs.TimeSet{Omit: true}, mdfs.TimeSet{Time: old}))
 	w.must(fl.note(old))
-	w.must(fl.punchArchived(5))
+	w.must(fl.punchArchived(5, objfmt.ObjectID{}))
 	again, err := w.Open(ctx, w.Tree(), "f")
 	w.must(err)
 	defer again.Close()
 	if st, err := fl.inode.Stat(); err != nil || !mtimeOf(&st).Equal(old) {
 		t.Errorf("mtime %v, %v", mtimeOf(&st), err)
 	}
-	if _, noted, err := fl.gens(); noted || err != nil {
+	if _, noted, err := fl.gens(); noted.punch || err != nil {
 		t.Errorf("note left: %v, %v", noted, err)
 	}
 }

@@ -23,7 +23,7 @@ const maxMarker = 1 << 16
 // privateDirs are made by Init, and makePurged's; what else is below them is made when
 // it is needed. Namespaces made before there was a makePurged work without its.
 var privateDirs = []string{
-	filesName, stagedName, bodiesName, chunksName, packsName, openPacks, versionName, trashName,
+	filesName, stagedName, bodiesName, chunksName, packsName, openPacks, residentName, versionName, trashName,
 	workName, nodesName, deadName, takenName, repackName, damagedName,
 }
 
@@ -294,8 +294,8 @@ func (f *FS) checkPrivate() error {
 			}
 			return err
 		})
-		if p == logName {
-			err = ignore(err, syscall.ENOENT) // nothing was destroyed yet
+		if p == logName || p == residentName {
+			err = ignore(err, syscall.ENOENT) // made when it is needed
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", p, err)

@@ -106,23 +106,24 @@ type FS struct {
 
 // The private directories and files beside tree/.
 const (
-	markerName  = "marfs.json"
-	treeName    = "tree"
-	filesName   = "files"
-	stagedName  = "staged"
-	bodiesName  = "bodies"
-	chunksName  = "chunks"
-	packsName   = "packs"
-	openPacks   = "packs/open"
-	versionName = "versions"
-	trashName   = "trash"
-	workName    = "work"
-	nodesName   = "nodes"
-	deadName    = "dead"
-	takenName   = "dead/versions" // <hh>/: version records that somebody has taken
-	repackName  = "repack"
-	damagedName = "degraded"
-	logName     = "log" // what gc destroyed; made when it is needed
+	markerName   = "marfs.json"
+	treeName     = "tree"
+	filesName    = "files"
+	stagedName   = "staged"
+	bodiesName   = "bodies"
+	chunksName   = "chunks"
+	packsName    = "packs"
+	openPacks    = "packs/open"
+	residentName = "packs/resident" // member tables of packs whose bodies wait to be released
+	versionName  = "versions"
+	trashName    = "trash"
+	workName     = "work"
+	nodesName    = "nodes"
+	deadName     = "dead"
+	takenName    = "dead/versions" // <hh>/: version records that somebody has taken
+	repackName   = "repack"
+	damagedName  = "degraded"
+	logName      = "log" // what gc destroyed; made when it is needed
 )
 
 // ErrCopied means that marfs.json describes other directories than those beside

@@ -32,15 +32,21 @@ func (fl *File) Own(ctx context.Context, who Who) (*Own, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	s, _, err := fl.newest()
-	if err == nil && (fl.created.IsZero() || s.State != objfmt.Open || s.Session != fl.created || s.Gen != 1) {
-		err = errLost
-	}
+	s, err := fl.firstSlot()
 	if err != nil {
 		return nil, fileError("write", fl.id, err)
 	}
 	fl.used.Store(true)
 	return &Own{fl: fl, base: s, id: fl.created, who: who}, nil
+}
+
+// firstSlot is the open slot that Create has made, while it is the newest.
+func (fl *File) firstSlot() (objfmt.Slot, error) {
+	s, _, err := fl.newest()
+	if err == nil && (fl.created.IsZero() || s.State != objfmt.Open || s.Session != fl.created || s.Gen != 1) {
+		err = errLost
+	}
+	return s, err
 }
 
 // Append gets the right to write behind the bytes of base, a final own slot, by
@@ -122,6 +128,9 @@ func (o *Own) commit(size int64, sum uint64) (objfmt.Slot, error) {
 		if err := syncFile(stepBodySync, o.fl.inode); err != nil {
 			return objfmt.Slot{}, err
 		}
+	}
+	if empty(o.base) && staged(next) { // an append finds the note of the first commit
+		o.fl.notePath(o.who.Path)
 	}
 	s, err := o.fl.publish(stepPublish, o.base, next)
 	if errors.Is(err, errRaced) {

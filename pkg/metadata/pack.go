@@ -13,16 +13,26 @@ import (
 	"marfs/pkg/objfmt"
 )
 
-// PackMember is a content on its way into a pack: the slot it was read by, and
-// where its bytes are in the pack. Sum is that of the bytes read.
+// PackMember is a content on its way into a pack: the slot it was read by, or what
+// [File.NewMember] gives, and where its bytes are in the pack. Sum is that of the
+// bytes read.
 type PackMember struct {
 	Slot   objfmt.Slot
 	Offset int64
 	Sum    uint64
 	Bad    bool // the bytes in the pack are not the content: it is not published
 
+	first *objfmt.Slot // the open slot that a new file's content goes on top of
 	won   bool
 	nonce uint64 // of the slot published
+}
+
+// base is the slot that the member is published on, exactly.
+func (m *PackMember) base() objfmt.Slot {
+	if m.first != nil {
+		return *m.first
+	}
+	return m.Slot
 }
 
 // Pack is one pack being written. Its calls are made in order by one goroutine:
@@ -35,10 +45,25 @@ type Pack struct {
 }
 
 // NewMember is the first content of a file that this File has just made with
-// Create, in a pack: size bytes with this checksum. Nothing is published yet. The
-// caller sets Offset.
+// Create, in a pack: size bytes (at least one) with this checksum. Nothing is
+// published yet. The caller sets Offset, and may close the File: the content is the
+// file's once [Pack.Publish] has published it, and until then the file is being
+// written. ESTALE: somebody else has published.
 func (fl *File) NewMember(ctx context.Context, size int64, sum uint64, mtime time.Time) (PackMember, error) {
-	return PackMember{}, syscall.ENOSYS
+	if err := ctx.Err(); err != nil {
+		return PackMember{}, err
+	}
+	if size <= 0 {
+		return PackMember{}, fileError("pack", fl.id, fmt.Errorf("a content of %d bytes: %w", size, syscall.EINVAL))
+	}
+	first, err := fl.firstSlot()
+	if err != nil {
+		return PackMember{}, fileError("pack", fl.id, err)
+	}
+	fl.used.Store(true)
+	s := objfmt.Slot{File: fl.id, State: objfmt.Final, Content: numbered(fl.created, ownContents), Size: size, MTime: mtime,
+		Source: objfmt.Source{Kind: objfmt.SourceObj, Stored: size, Sum: sum, Packed: true}}
+	return PackMember{Slot: s, Sum: sum, first: &first}, nil
 }
 
 // Won tells whether Publish has published the member.
@@ -118,7 +143,8 @@ func (f *FS) BeginPack(ctx context.Context, members []PackMember) (*Pack, error)
 // slot it was read by. A member that changed meanwhile is left as it is, and is
 // never retried: that is what lets a bump alone fence a packer. Nor is one whose
 // inode has no room for another slot: it must not hold up the others. ref is the
-// object's, complete and durable. It returns how many were published.
+// object's, complete and durable. It returns how many were published; they are
+// durable when [Pack.Finish] returns.
 func (p *Pack) Publish(ctx context.Context, ref objfmt.ObjectRef) (won int, err error) {
 	for i := range p.members {
 		if err := ctx.Err(); err != nil {
@@ -136,6 +162,9 @@ func (p *Pack) Publish(ctx context.Context, ref objfmt.ObjectRef) (won int, err 
 }
 
 func (p *Pack) publish(m *PackMember, ref objfmt.ObjectRef) error {
+	if m.Bad {
+		return nil
+	}
 	fl, err := p.f.openHome(m.Slot.File, homePlaces)
 	if err != nil {
 		return ignore(err, syscall.ENOENT)
@@ -145,14 +174,21 @@ func (p *Pack) publish(m *PackMember, ref objfmt.ObjectRef) error {
 	next.State = objfmt.Final
 	next.Source = objfmt.Source{Kind: objfmt.SourceObj, Stored: m.Slot.Source.Stored, Sum: m.Sum,
 		Object: ref, Packed: true, Offset: m.Offset}
-	s, err := fl.publish(stepPackSlot, m.Slot, next)
-	if err == nil {
-		m.won, m.nonce = true, s.Nonce
+	s, err := fl.publish(stepPackSlot, m.base(), next)
+	if errors.Is(err, errRaced) {
+		s, err = fl.landed(next, err)
 	}
-	if full(err) {
+	if full(err) || errors.Is(err, errLost) {
 		return nil
 	}
-	return ignore(err, errLost)
+	if err != nil {
+		return err
+	}
+	m.won, m.nonce = true, s.Nonce
+	if m.first == nil {
+		return nil // its size and times are in the inode
+	}
+	return fl.settle(s, true)
 }
 
 // Finish makes the published slots durable by one sync, moves homes to files/ and
@@ -205,6 +241,11 @@ func (f *FS) filePack(from, name string, object objfmt.ObjectID, live int) error
 		}
 	}
 	return f.in(from, func(d mdfs.Dir) error {
+		if live > 0 {
+			if err := f.enterResident(d, name, object); err != nil {
+				return err
+			}
+		}
 		return f.in(packsName, func(packs mdfs.Dir) error {
 			if err := rename(stepPacked, d, name, packs, object.String(), 0); err != nil {
 				return ignore(err, syscall.ENOENT) // a fencer has it, and finishes it
@@ -323,14 +364,19 @@ func (f *FS) settlePack(ctx context.Context, name string, last bool) error {
 	if stuck != nil {
 		return stuck
 	}
-	if err := f.deletePrefix(ctx, object, nil); err != nil || !last {
+	if err := f.deletePrefix(ctx, object, nil); err != nil {
+		return err
+	}
+	if err := f.leaveResident(object); err != nil || !last {
 		return err
 	}
 	return f.dropDead(name)
 }
 
 // fenceMember bumps a member that a packer might still publish: its newest slot
-// is a complete one of the content that was packed, and does not name the pack.
+// is a complete one of the content that was packed, and does not name the pack; or
+// it is open by the session that made the content, which was to be the first of a
+// new file: that one stays empty.
 func (f *FS) fenceMember(ctx context.Context, m objfmt.Member, object objfmt.ObjectID) error {
 	fl, err := f.openHome(m.File, everywhere)
 	if err != nil {
@@ -342,17 +388,27 @@ func (f *FS) fenceMember(ctx context.Context, m objfmt.Member, object objfmt.Obj
 			return err
 		}
 		top, _, err := fl.newest()
-		if err != nil || top.Content != m.Content || top.State == objfmt.Open || top.Source.Object.Object == object {
+		if err != nil || top.Source.Object.Object == object || f.o.Omit.Has(omit.FenceBump) {
 			return err
 		}
-		if f.o.Omit.Has(omit.FenceBump) {
+		next := top
+		switch {
+		case fl.unwritten(top, m):
+			next.State = objfmt.Final
+		case top.Content != m.Content || top.State == objfmt.Open: // an appender's: no packer goes on top of it
 			return nil
 		}
-		if _, err = fl.publishAnyway(stepFence, top, top); !errors.Is(err, errLost) {
+		if _, err = fl.publishAnyway(stepFence, top, next); !errors.Is(err, errLost) {
 			return err
 		}
 	}
 	return errLost
+}
+
+// unwritten tells whether a slot is the first of a new file, and the member to be
+// its content.
+func (fl *File) unwritten(top objfmt.Slot, m objfmt.Member) bool {
+	return top.State == objfmt.Open && empty(top) && top.Session == sessionOf(m.Content) && !fl.f.o.Omit.Has(omit.FenceBatch)
 }
 
 // finishMembers puts homes where their slots say, and returns the contents of

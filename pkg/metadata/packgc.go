@@ -62,6 +62,9 @@ func (f *FS) packGone(name string, r objfmt.Record, done *Expired) error {
 			return f.backToTrash(name, r)
 		}
 	}
+	if err := f.leaveResident(r.Object); err != nil {
+		return err
+	}
 	done.Dropped++
 	return f.dropDead(name)
 }
@@ -80,6 +83,9 @@ func (d *doomedPack) destroy(ctx context.Context, b *batch) error {
 	}
 	err := b.f.in(packsName, func(packs mdfs.Dir) error { return remove(stepDrop, packs, object.String()) })
 	if err != nil {
+		return err
+	}
+	if err := b.f.leaveResident(object); err != nil {
 		return err
 	}
 	b.done.Destroyed++

@@ -27,11 +27,12 @@ func (fl *File) Release(ctx context.Context) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
-	freed, err := fl.release()
+	freed, err := fl.release(objfmt.ObjectID{})
 	return freed, fileError("release", fl.id, err)
 }
 
-func (fl *File) release() (bool, error) {
+// release: pack is one that is in packs/resident, or none.
+func (fl *File) release(pack objfmt.ObjectID) (bool, error) {
 	if held, err := fl.holdsData(); err != nil || !held {
 		return false, err
 	}
@@ -43,13 +44,18 @@ func (fl *File) release() (bool, error) {
 	if err != nil || !archived(s) {
 		return false, err
 	}
-	if noted {
+	if noted.path {
+		if err := fl.dropPath(); err != nil {
+			return false, err
+		}
+	}
+	if noted.punch {
 		return false, fl.endPunch(mtimeOf(&st))
 	}
 	if err := fl.note(mtimeOf(&st)); err != nil {
 		return false, err
 	}
-	if err := fl.punchArchived(st.Size); err != nil {
+	if err := fl.punchArchived(st.Size, pack); err != nil {
 		return false, errors.Join(err, fl.endPunch(mtimeOf(&st)))
 	}
 	return true, fl.endPunch(mtimeOf(&st))
@@ -89,8 +95,9 @@ func (fl *File) note(mtime time.Time) error {
 }
 
 // punchArchived punches when the slot still says archived. The slot is made
-// durable first: the punch may reach the disk before it otherwise [F].
-func (fl *File) punchArchived(size int64) error {
+// durable first: the punch may reach the disk before it otherwise [F]. That it
+// names a pack is durable already.
+func (fl *File) punchArchived(size int64, pack objfmt.ObjectID) error {
 	s, _, err := fl.newest()
 	if err == nil && !archived(s) {
 		err = errLost
@@ -98,7 +105,7 @@ func (fl *File) punchArchived(size int64) error {
 	if err != nil {
 		return err
 	}
-	if !fl.f.o.Omit.Has(omit.SyncBeforePunch) {
+	if !inPack(s, pack) && !fl.f.o.Omit.Has(omit.SyncBeforePunch) {
 		if err := syncFile(stepPunch, fl.inode); err != nil {
 			return err
 		}

@@ -14,7 +14,7 @@ import (
 )
 
 // maxUserXattrs is what users' xattrs may take on a filesystem that gives an
-// inode little room: ext4 has 4 KiB for all, and three slots and a note must fit.
+// inode little room: ext4 has 4 KiB for all, and three slots and two notes must fit.
 const maxUserXattrs = 2 << 10
 
 // selfTest tries, in scratch files, everything that the protocol takes for
@@ -109,6 +109,9 @@ func (f *FS) testRoom(d mdfs.Dir, name string) error {
 			}
 		}
 		if err := setxattr(stepInit, fl, f.noteAttr(), slot[:32], 0); err != nil {
+			return err
+		}
+		if err := setxattr(stepInit, fl, f.pathAttr(), slot[:maxPathNote], 0); err != nil {
 			return err
 		}
 		if err := setxattr(stepInit, fl, "user.test", bytes.Repeat([]byte("x"), 16<<10), 0); err == nil {

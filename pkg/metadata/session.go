@@ -244,6 +244,9 @@ func (s *Session) publish(ctx context.Context, content objfmt.ID, src objfmt.Sou
 			return objfmt.Slot{}, err
 		}
 	}
+	if staged(next) {
+		s.fl.notePath(s.who.Path)
+	}
 	slot, err := s.commit(ctx, next)
 	if err != nil {
 		return objfmt.Slot{}, err

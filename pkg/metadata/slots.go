@@ -24,19 +24,22 @@ var errRaced = fmt.Errorf("%w", errLost)
 // noteAttr names the xattr that keeps the mtime while an own body is punched.
 func (f *FS) noteAttr() string { return f.prefix + "punch" }
 
-// gens lists the generations of the slots, highest first, and whether there is a
-// note of a punch.
-func (fl *File) gens() (gens []uint64, noted bool, err error) {
+// notes are the xattrs of MarFS beside the slots: of a punch, and of a path.
+type notes struct{ punch, path bool }
+
+// gens lists the generations of the slots, highest first, and the notes.
+func (fl *File) gens() (gens []uint64, noted notes, err error) {
 	attrs, err := fl.inode.Listxattr()
 	if err != nil {
-		return nil, false, err
+		return nil, noted, err
 	}
-	note := fl.f.noteAttr()
+	punch, path := fl.f.noteAttr(), fl.f.pathAttr()
 	for _, a := range attrs {
 		if g, ok := objfmt.ParseSlotName(fl.f.prefix, a); ok {
 			gens = append(gens, g)
 		}
-		noted = noted || a == note
+		noted.punch = noted.punch || a == punch
+		noted.path = noted.path || a == path
 	}
 	slices.SortFunc(gens, func(a, b uint64) int {
 		if a > b {
@@ -63,11 +66,11 @@ func noSlot() objfmt.Slot {
 // newest reads the highest slot, which is the truth: a slot is only ever created
 // above it, or in a gap below it that nobody believes. One that is gone when it
 // is read was dropped because a higher one came: list again.
-func (fl *File) newest() (s objfmt.Slot, noted bool, err error) {
+func (fl *File) newest() (s objfmt.Slot, noted notes, err error) {
 	for range maxRaces {
 		var gens []uint64
 		if gens, noted, err = fl.gens(); err != nil {
-			return s, false, err
+			return s, noted, err
 		}
 		if len(gens) == 0 {
 			return noSlot(), noted, nil
@@ -84,16 +87,22 @@ func (fl *File) newest() (s objfmt.Slot, noted bool, err error) {
 // were created by writers who fell asleep, in gaps that cleaning had left, and
 // were never published (R1).
 func (fl *File) history() (chain []objfmt.Slot, junk []uint64, err error) {
+	chain, junk, _, err = fl.historyNoted()
+	return chain, junk, err
+}
+
+func (fl *File) historyNoted() (chain []objfmt.Slot, junk []uint64, noted notes, err error) {
 	for range maxRaces {
-		gens, _, err := fl.gens()
+		var gens []uint64
+		gens, noted, err = fl.gens()
 		if err != nil || len(gens) == 0 {
-			return nil, nil, err
+			return nil, nil, noted, err
 		}
 		if chain, junk, err = fl.follow(gens); !errors.Is(err, syscall.ENODATA) {
-			return chain, junk, err
+			return chain, junk, noted, err
 		}
 	}
-	return nil, nil, syscall.ENODATA
+	return nil, nil, noted, syscall.ENODATA
 }
 
 func (fl *File) follow(gens []uint64) (chain []objfmt.Slot, junk []uint64, err error) {
@@ -130,6 +139,11 @@ func (fl *File) publish(p *fault.Step, prev, next objfmt.Slot) (objfmt.Slot, err
 		flags = 0
 	}
 	err = setxattr(p, fl.inode, objfmt.SlotName(fl.f.prefix, next.Gen), b, flags)
+	if full(err) {
+		if _, noted, e := fl.gens(); e == nil && noted.path && fl.dropPath() == nil { // a slot matters more
+			err = setxattr(p, fl.inode, objfmt.SlotName(fl.f.prefix, next.Gen), b, flags)
+		}
+	}
 	if errors.Is(err, syscall.EEXIST) {
 		return objfmt.Slot{}, errRaced
 	}

@@ -473,7 +473,7 @@ func (f *FS) recoverHome(ctx context.Context, id objfmt.ID, lives func([]byte) b
 	if err := f.checkStaged(fl); err != nil {
 		return err
 	}
-	s, _, err := fl.newest()
+	s, noted, err := fl.newest()
 	if err != nil {
 		return err
 	}
@@ -481,12 +481,17 @@ func (f *FS) recoverHome(ctx context.Context, id objfmt.ID, lives func([]byte) b
 		if err := fl.fence(ctx, s.Session); err != nil {
 			return err
 		}
-		if s, _, err = fl.newest(); err != nil {
+		if s, noted, err = fl.newest(); err != nil {
 			return err
 		}
 	}
 	if !archived(s) {
 		return nil
+	}
+	if noted.path { // of a content that never came to be
+		if err := fl.dropPath(); err != nil {
+			return err
+		}
 	}
 	return f.moveRecorded(fl)
 }

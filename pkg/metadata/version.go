@@ -215,11 +215,20 @@ func (f *FS) isTaken(content objfmt.ID) (bool, error) {
 // taken it; then the caller leaves its work record, and recovery comes back.
 //
 // durable is the nonce of a slot that the caller has synced: when it is the top,
-// the fsync that has to come before is done.
+// the fsync that has to come before is done. With the slots goes the path note of a
+// content that is archived.
 func (fl *File) dropLower(who Who, why string, durable uint64) (clean bool, err error) {
-	chain, junk, err := fl.history()
-	if err != nil || len(chain)+len(junk) < 2 {
+	chain, junk, noted, err := fl.historyNoted()
+	if err != nil || len(chain) == 0 {
 		return err == nil, err
+	}
+	if noted.path && archived(chain[0]) {
+		if err := fl.dropPath(); err != nil {
+			return false, err
+		}
+	}
+	if len(chain)+len(junk) < 2 {
+		return true, nil
 	}
 	if len(chain) > 1 && chain[0].Nonce != durable {
 		// The top is another writer's, perhaps not durable yet [F].

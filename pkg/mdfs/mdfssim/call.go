@@ -161,7 +161,7 @@ func (c *Call) footprintInode(d *Disk, ino uint64, fp []Access) []Access {
 			fp = append(fp, access(keyData, ino, "", true), access(keyAttr, ino, "", true))
 		}
 		return fp
-	case "flock":
+	case "flock", "lock":
 		return append(fp, access(keyLock, ino, "", true))
 	case "getxattr":
 		return append(fp, access(keyXattr, ino, c.attr, false))
@@ -254,7 +254,7 @@ func (c *Call) args() string {
 		return s + " " + string(c.data)
 	case "openfile":
 		return openFlags(c.flags)
-	case "read", "write", "allocate":
+	case "read", "write", "allocate", "lock":
 		return fmt.Sprintf(" [%d,+%d)", c.off, c.n)
 	case "truncate":
 		return fmt.Sprintf(" %d", c.n)

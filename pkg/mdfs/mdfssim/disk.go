@@ -33,6 +33,7 @@ type Disk struct {
 	mounts  uint64
 	journal *journal                 // nil without Options.Journal
 	locks   map[uint64]map[*file]int // LOCK_SH or LOCK_EX, by inode; no Image has them
+	ranges  map[uint64][]byteRange   // as locks
 }
 
 // Image is an immutable state of a disk. Safe for concurrent use.
@@ -49,7 +50,7 @@ func New(o Options) *Disk {
 
 // Disk makes a disk that starts in this state, all of it durable.
 func (im *Image) Disk(o Options) *Disk {
-	d := &Disk{o: o, base: im.inodes, over: map[uint64]*inode{}, mounts: im.mounts, locks: map[uint64]map[*file]int{}}
+	d := &Disk{o: o, base: im.inodes, over: map[uint64]*inode{}, mounts: im.mounts, locks: map[uint64]map[*file]int{}, ranges: map[uint64][]byteRange{}}
 	if o.XattrRoom == 0 {
 		d.o.XattrRoom = 64 << 10
 	}

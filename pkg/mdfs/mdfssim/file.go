@@ -222,14 +222,6 @@ func (f *file) Sync() error {
 	})
 }
 
-// Close is a call only when there is a lock to give up.
-func (f *file) Close() error {
-	if !f.m.d.locked(f) {
-		return nil
-	}
-	return f.Flock(unix.LOCK_UN)
-}
-
 func (f *file) Getxattr(attr string) (v []byte, err error) {
 	err = f.do(&Call{Op: "getxattr", attr: attr}, func(c *Call, n *inode) error {
 		v, err = n.getxattr(c)

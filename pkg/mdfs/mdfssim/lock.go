@@ -1,6 +1,10 @@
 package mdfssim
 
-import "golang.org/x/sys/unix"
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
 
 // Flock implements mdfs.File.
 func (f *file) Flock(how int) error {
@@ -34,11 +38,55 @@ func (d *Disk) lock(f *file, how int) error {
 	return nil
 }
 
+// byteRange is what an open file has locked of its bytes.
+type byteRange struct {
+	f        *file
+	off, end int64
+}
+
+// Lock implements mdfs.File.
+func (f *file) Lock(off, n int64) error {
+	if off < 0 || n <= 0 {
+		return pathError("lock", f.name, unix.EINVAL)
+	}
+	if !f.writable() {
+		return pathError("lock", f.name, unix.EBADF)
+	}
+	return f.do(&Call{Op: "lock", off: off, n: n}, func(*Call, *inode) error { return f.m.d.lockRange(f, off, off+n) })
+}
+
+// lockRange: d.mu is held.
+func (d *Disk) lockRange(f *file, off, end int64) error {
+	for _, r := range d.ranges[f.ino] {
+		if r.f != f && r.off < end && off < r.end {
+			return unix.EAGAIN
+		}
+	}
+	d.ranges[f.ino] = append(d.ranges[f.ino], byteRange{f, off, end})
+	return nil
+}
+
+// unlockRanges gives the ranges up of which gone says so; d.mu is held.
+func (d *Disk) unlockRanges(ino uint64, gone func(*file) bool) {
+	d.ranges[ino] = slices.DeleteFunc(d.ranges[ino], func(r byteRange) bool { return gone(r.f) })
+}
+
 // locked tells whether f has a lock.
 func (d *Disk) locked(f *file) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.locks[f.ino][f] != 0
+	return d.locks[f.ino][f] != 0 || slices.ContainsFunc(d.ranges[f.ino], func(r byteRange) bool { return r.f == f })
+}
+
+// Close is a call only when there is a lock to give up.
+func (f *file) Close() error {
+	if !f.m.d.locked(f) {
+		return nil
+	}
+	return f.do(&Call{Op: "flock", flags: unix.LOCK_UN}, func(*Call, *inode) error {
+		f.m.d.unlockRanges(f.ino, func(g *file) bool { return g == f })
+		return f.m.d.lock(f, unix.LOCK_UN)
+	})
 }
 
 // Kill gives the locks of a mount's files up, as the end of its process does.
@@ -51,6 +99,9 @@ func (m *FS) Kill() {
 				delete(held, f)
 			}
 		}
+	}
+	for ino := range m.d.ranges {
+		m.d.unlockRanges(ino, func(f *file) bool { return f.m == m })
 	}
 }
 
@@ -65,6 +116,11 @@ func (m *FS) Locks(fp []Access) []Access {
 			}
 		}
 	}
+	for ino, ranges := range m.d.ranges {
+		if slices.ContainsFunc(ranges, func(r byteRange) bool { return r.f.m == m }) {
+			fp = append(fp, access(keyLock, ino, "", true))
+		}
+	}
 	return fp
 }
 
@@ -73,6 +129,11 @@ func (d *Disk) lockSum() (sum uint64) {
 	for ino, held := range d.locks {
 		for f, how := range held {
 			sum += mix(mix(ino, f.m.id), uint64(how))
+		}
+	}
+	for ino, ranges := range d.ranges {
+		for _, r := range ranges {
+			sum += mix(mix(ino, r.f.m.id), uint64(r.off)<<8^uint64(r.end))
 		}
 	}
 	return sum

@@ -15,6 +15,7 @@ var fileCases = []testCase{
 	{name: "Unlinked", run: fileUnlinked},
 	{name: "Directory", run: fileDirectory},
 	{name: "Flock", run: fileFlock},
+	{name: "Lock", run: fileLock},
 }
 
 func fileReadWrite(e *env) {
@@ -138,6 +139,30 @@ func fileFlock(e *env) {
 	e.ok(b.Flock(unix.LOCK_EX))
 	e.fails("no kind of lock", a.Flock(0), unix.EINVAL)
 	e.ok(e.file(e.root, "f", 0o644).Flock(unix.LOCK_EX))
+}
+
+// Locks of bytes are of open files too, so another process is as another File.
+func fileLock(e *env) {
+	a, b := e.file(e.root, "f", 0o644), e.open(e.root, "f", unix.O_RDWR, 0)
+	const far = 1<<32 - 1
+	e.ok(a.Lock(7, 1))
+	e.ok(a.Lock(7, 1))
+	e.fails("a byte that is locked", b.Lock(7, 1), unix.EAGAIN)
+	e.fails("a range over it", b.Lock(0, 100), unix.EAGAIN)
+	e.ok(b.Lock(8, 2))
+	e.ok(b.Lock(far, 1))
+	e.fails("beside the end of the file", a.Lock(far, 1), unix.EAGAIN)
+	e.ok(a.Flock(unix.LOCK_EX))
+	e.fails("Flock", b.Flock(unix.LOCK_EX), unix.EWOULDBLOCK)
+	same(e, "size", e.lstat(e.root, "f").Size, 0)
+	c := e.open(e.root, "f", unix.O_RDWR, 0)
+	e.ok(c.Close()) // gives up nothing of the others
+	e.fails("after another's Close", b.Lock(7, 1), unix.EAGAIN)
+	e.ok(a.Close())
+	e.ok(b.Lock(7, 1))
+	e.fails("no bytes", b.Lock(20, 0), unix.EINVAL)
+	e.fails("negative offset", b.Lock(-1, 1), unix.EINVAL)
+	e.fails("open for reading", e.open(e.root, "f", unix.O_RDONLY, 0).Lock(50, 1), unix.EBADF)
 }
 
 func fileDirectory(e *env) {

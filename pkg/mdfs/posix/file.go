@@ -84,6 +84,25 @@ func (f *file) Flock(how int) error {
 	})
 }
 
+// Lock implements mdfs.File.
+func (f *file) Lock(off, n int64) error {
+	return f.call("lock", "", func(fd int) error {
+		if n <= 0 { // 0 would be all that follow
+			return unix.EINVAL
+		}
+		err := unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: off, Len: n})
+		switch err {
+		case unix.EACCES: // as old as EAGAIN, and the same
+			return unix.EAGAIN
+		case unix.EINVAL:
+			if off >= 0 { // Linux before 3.15
+				return unix.ENOSYS
+			}
+		}
+		return err
+	})
+}
+
 // Sync implements mdfs.File. It is not repeated after an error: the kernel
 // tells of lost pages once.
 func (f *file) Sync() error { return f.call("fsync", "", unix.Fsync) }

@@ -353,7 +353,7 @@ func (r *reached) orphans(v *view, lenient residue) error {
 // packs: an open pack is never left; a finished one holds something live.
 func (r *reached) packs(v *view) error {
 	for _, p := range v.below["packs"] {
-		name := strings.TrimPrefix(p, "packs/")
+		name := p[strings.LastIndex(p, "/")+1:] // one in packs/resident is another name of its table
 		id, err := objfmt.ParseObjectID(name)
 		if err != nil || !r.objects[objectKey{id: id}] {
 			return &Violation{"pack is left", p}

@@ -47,6 +47,8 @@ const (
 	KeepTakenRecord
 	// FenceBump abandons a session without publishing its file's content again (R4).
 	FenceBump
+	// FenceBatch leaves the first slot of a new file open when the pack that was to be its content is abandoned (R4).
+	FenceBatch
 	// RepackRecordFirst repacks without a trash record for the old pack.
 	RepackRecordFirst
 	// PackHints leaves no hint, or trash record, for members that lost (pack).
