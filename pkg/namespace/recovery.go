@@ -22,7 +22,7 @@ func (w *stream) trailer(c *chunkWriter) ([]byte, error) {
 		File: w.base.File, Content: w.content, Path: w.who.Path,
 		Mode: st.Mode, UID: st.Uid, GID: st.Gid, MTime: mtime,
 		Size: -1, Offset: w.done, Length: c.length, Sum: c.sum,
-		Xattrs: w.inode.xattrs(in),
+		Xattrs: xattrsOf(in),
 	}
 	t := objfmt.Trailer{Namespace: w.inode.space.cfg.Name, Object: c.ref.Object, Chunk: c.ref.Chunk, Stored: c.length}
 	if w.done+c.length == size { // the last, as far as one can tell
@@ -32,9 +32,9 @@ func (w *stream) trailer(c *chunkWriter) ([]byte, error) {
 	return t.Encode()
 }
 
-// xattrs are the user's xattrs and ACLs of a file. What cannot be read is left
+// xattrsOf are the user's xattrs and ACLs of a file. What cannot be read is left
 // out: the trailer is a help for recovery, not a reason to refuse a write.
-func (n *inode) xattrs(in mdfs.File) map[string][]byte {
+func xattrsOf(in mdfs.File) map[string][]byte {
 	names, err := in.Listxattr()
 	if err != nil {
 		return nil
