@@ -169,7 +169,7 @@ func (b *Batch) newFile(ctx context.Context, d *Dir, fl *metadata.File, file Bat
 	m.repo = d.space.placement(n).Repo
 	m.item.Content = bytes.NewReader(bytes.Clone(content))
 	m.item.File = objfmt.TrailerFile{Mode: st.Mode, UID: st.Uid, GID: st.Gid, MTime: file.MTime,
-		Size: n, Length: n, Xattrs: xattrsOf(fl.Inode())}
+		Size: n, Length: n, Xattrs: metadata.TrailerXattrs(fl.Inode())}
 	m.item.Member, err = fl.NewMember(ctx, n, objfmt.Checksum(content), file.MTime)
 	return m, err
 }

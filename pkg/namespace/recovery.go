@@ -1,9 +1,7 @@
 package namespace
 
 import (
-	"strings"
-
-	"marfs/pkg/mdfs"
+	"marfs/pkg/metadata"
 	"marfs/pkg/objfmt"
 )
 
@@ -22,7 +20,7 @@ func (w *stream) trailer(c *chunkWriter) ([]byte, error) {
 		File: w.base.File, Content: w.content, Path: w.who.Path,
 		Mode: st.Mode, UID: st.Uid, GID: st.Gid, MTime: mtime,
 		Size: -1, Offset: w.done, Length: c.length, Sum: c.sum,
-		Xattrs: xattrsOf(in),
+		Xattrs: metadata.TrailerXattrs(in),
 	}
 	t := objfmt.Trailer{Namespace: w.inode.space.cfg.Name, Object: c.ref.Object, Chunk: c.ref.Chunk, Stored: c.length}
 	if w.done+c.length == size { // the last, as far as one can tell
@@ -30,26 +28,4 @@ func (w *stream) trailer(c *chunkWriter) ([]byte, error) {
 	}
 	t.Files = []objfmt.TrailerFile{f}
 	return t.Encode()
-}
-
-// xattrsOf are the user's xattrs and ACLs of a file. What cannot be read is left
-// out: the trailer is a help for recovery, not a reason to refuse a write.
-func xattrsOf(in mdfs.File) map[string][]byte {
-	names, err := in.Listxattr()
-	if err != nil {
-		return nil
-	}
-	var out map[string][]byte
-	for _, name := range names {
-		if hidden(name) || !strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "system.posix_acl_") {
-			continue
-		}
-		if v, err := in.Getxattr(name); err == nil {
-			if out == nil {
-				out = map[string][]byte{}
-			}
-			out[name] = v
-		}
-	}
-	return out
 }

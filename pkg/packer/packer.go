@@ -6,11 +6,21 @@
 // time: what a pack is for each of its members is decided by the commit protocol
 // of package metadata. That they do not do the same work twice is a courtesy: each
 // packs what its own process has staged, and of others only what is theirs no more.
+//
+// # One pass
+//
+// A pass lists staged/, and keeps a window of what it may pack: a hundred bytes
+// for each of at most 2^17 files. A full window is sorted, so that a pack has
+// neighbours in it, and cut into packs; what does not fill one stays for the next
+// window. Only the files of the pack that is being written are known in full. So
+// ten million staged files take no more memory than a hundred thousand.
 package packer
 
 import (
 	"context"
 	"io"
+	"math"
+	"sync"
 	"time"
 
 	"marfs/pkg/metadata"
@@ -21,9 +31,9 @@ import (
 // Policy says what is staged, when it is packed, released, and repacked.
 type Policy struct {
 	MaxFile    int64         // largest file that is staged; 0: none
-	MaxBytes   int64         // bytes in the metadata filesystem, packed or not, that writers are held back for
+	MaxBytes   int64         // bytes in the metadata filesystem, packed or not, that writers are held back for; 0: no limit
 	Linger     time.Duration // how long a finished file rests before it is packed
-	TargetSize int64         // bytes of members in a pack, about
+	TargetSize int64         // bytes of members in a pack, about; 0: 256 MiB
 	MinFiles   int           // fewer wait for MaxAge
 	MaxAge     time.Duration // a file waits no longer than this
 	BelowLive  float64       // share of live bytes below which a pack is rewritten; 0: never
@@ -58,44 +68,94 @@ type Config struct {
 
 // Packer works on one namespace. Safe for concurrent use.
 type Packer struct {
-	c Config
+	c     Config
+	limit int64
+	turn  chan struct{} // holds an element while somebody packs or releases: one at a time
+	wake  chan struct{} // something was staged
+	hurry chan struct{} // room is wanted
+	room  room
+
+	// Of whoever has the turn.
+	troubled troubled
+	paused   map[*repo.Repo]pause // whose stores failed
+	single   seldom
+	general  seldom
+	looked   time.Time // when all that is resident was last listed
+
+	mu       sync.Mutex       // guards what follows
+	resident []resident       // packs whose bodies are still there, oldest first
+	undone   []*metadata.Pack // packs whose Abort failed
+	making   *flight          // the MakeRoom that is going on
 }
 
 // New makes a Packer; it starts nothing.
-func New(c Config) *Packer { return &Packer{c: c} }
-
-// Run packs and releases in the background until ctx ends.
-func (p *Packer) Run(ctx context.Context) { <-ctx.Done() }
-
-// For writers.
-
-// Limit is the size of the largest file that is staged; 0: none is.
-func (p *Packer) Limit() int64 { return 0 }
-
-// Admit is asked before n bytes are staged. It holds the writer back for a moment
-// when much is staged already, and says no, without waiting, when there is no room:
-// then they go to objects at once.
-func (p *Packer) Admit(ctx context.Context, n int64) bool { return p.Limit() > 0 }
-
-// Staged is told of n bytes that were committed as staged.
-func (p *Packer) Staged(n int64) {}
-
-// MakeRoom packs and releases at once, because the metadata filesystem is full, and
-// waits for it, as long as ctx lives. It reports whether any room came of it.
-func (p *Packer) MakeRoom(ctx context.Context) bool { return false }
-
-// For tools.
-
-// Backlog is what waits in the metadata filesystem.
-type Backlog struct {
-	Files, Bytes int64     // staged: not packed yet
-	Oldest       time.Time // of them; zero: there are none
-	Packs        int64     // whose members' bodies may not be released yet
-	Resident     int64     // bytes of those bodies, at most
+func New(c Config) *Packer {
+	if c.Log == nil {
+		c.Log = silent{}
+	}
+	if c.Policy.TargetSize <= 0 {
+		c.Policy.TargetSize = 256 << 20
+	}
+	p := &Packer{c: c, limit: limit(c), turn: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
+		troubled: troubled{}, paused: map[*repo.Repo]pause{}}
+	p.room.max = c.Policy.MaxBytes
+	p.room.free.Store(math.Float64bits(1)) // until somebody looks
+	return p
 }
 
-// Backlog counts it, by listing queues.
-func (p *Packer) Backlog(ctx context.Context) (Backlog, error) { return Backlog{}, nil }
+type silent struct{}
+
+func (silent) Info(string, ...any)  {}
+func (silent) Warn(string, ...any)  {}
+func (silent) Error(string, ...any) {}
+
+// limit is that of the policy, as far as every size up to it is to be packed.
+func limit(c Config) int64 {
+	most := int64(0)
+	for _, p := range c.Places {
+		if !p.Pack {
+			break
+		}
+		if most = p.MaxSize; most == 0 {
+			most = c.Policy.MaxFile
+		}
+	}
+	return min(most, c.Policy.MaxFile)
+}
+
+// Limit is the size of the largest file that is staged; 0: none is.
+func (p *Packer) Limit() int64 { return p.limit }
+
+// TargetSize is how many bytes of members a pack has, about.
+func (p *Packer) TargetSize() int64 { return p.c.Policy.TargetSize }
+
+// place is the index of where packs of contents of n bytes go, and whether there is one.
+func (p *Packer) place(n int64) (int, bool) {
+	for i, pl := range p.c.Places {
+		if (pl.MaxSize == 0 || n <= pl.MaxSize) && pl.Repo != nil {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// largest is the largest content that is packed. The configuration sees to it that
+// an object of TargetSize may be; a file that has grown since it was staged, or was
+// staged under another limit, may be a little larger.
+func (p *Packer) largest() int64 { return p.c.Policy.TargetSize + p.c.Policy.TargetSize/4 }
+
+// take waits for the turn to pack or release.
+func (p *Packer) take(ctx context.Context) error {
+	select {
+	case p.turn <- struct{}{}:
+		return ctx.Err()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (p *Packer) give() { <-p.turn }
 
 // Result is what packing or repacking did.
 type Result struct {
@@ -113,35 +173,10 @@ type PackOptions struct {
 	Progress func(Result) // called now and then, with the sums so far
 }
 
-// Pack goes through what is staged once.
-func (p *Packer) Pack(ctx context.Context, o PackOptions) (Result, error) { return Result{}, nil }
-
-// Candidate is a pack that is to be rewritten.
-type Candidate struct {
-	Object  objfmt.ObjectID
-	Members int   // in the pack
-	Live    int   // of them
-	Bytes   int64 // of all members
-	Alive   int64 // bytes of the live ones
-	Pinned  int64 // bytes that stay in the old pack until gc: old versions
-}
-
-// Plan lists the packs to rewrite, those with the fewest live bytes first.
-func (p *Packer) Plan(ctx context.Context) ([]Candidate, error) { return nil, nil }
-
-// Repack rewrites them into as few packs as there need be, having looked again.
-func (p *Packer) Repack(ctx context.Context, list []Candidate, progress func(Result)) (Result, error) {
-	return Result{}, nil
-}
-
 // Item is a content on its way into a pack.
 type Item struct {
 	Member  metadata.PackMember // but for its place in the pack, which Write decides
 	File    objfmt.TrailerFile  // as far as it is not in Member
-	Content io.ReaderAt         // the bytes
+	Content io.ReaderAt         // the bytes; closed after they were read, if it is an io.Closer
 	Err     error               // set by Write: why the item is not packed
 }
-
-// Write makes one pack of the items in a repo, and publishes them. On return without
-// an error the pack is durable, and so is every item without Err.
-func (p *Packer) Write(ctx context.Context, r *repo.Repo, items []Item) error { return nil }
