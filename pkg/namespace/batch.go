@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"marfs/pkg/mdfs"
 	"marfs/pkg/metadata"
 	"marfs/pkg/objfmt"
@@ -42,7 +44,7 @@ type Batch struct {
 	closed bool          // guarded by turn
 
 	upload chan struct{} // holds an element while a load is uploaded
-	failed error         // of packs since the last Flush; guarded by upload
+	failed error         // of the first pack that failed since the last Flush; guarded by upload
 }
 
 // BatchFile is what Batch.Add makes.
@@ -255,7 +257,9 @@ func (b *Batch) ship(ctx context.Context) error {
 	b.load = &load{}
 	go func() {
 		defer func() { <-b.upload }()
-		b.failed = errors.Join(b.failed, b.send(l))
+		if err := b.send(l); b.failed == nil {
+			b.failed = err
+		}
 	}()
 	return nil
 }
@@ -339,9 +343,9 @@ func (b *Batch) undo(m *batched) {
 	b.remove(m.space, metadata.Who{Cred: b.c.Cred, Path: m.item.File.Path}, m.ino, m.item.File.File)
 }
 
-// remove removes the name that was made for a file, if it is still that file's and
-// nobody has written to it, as far as one can see: what is removed by mistake goes to
-// the trash as always. The file may well stay, as it would of any program that fails.
+// remove removes the name that was made for a file, if it is still that file's, nobody
+// has it open and nobody has written to it, as far as one can see: what is removed by
+// mistake goes to the trash as always. Otherwise the file stays, empty.
 func (b *Batch) remove(s *space, who metadata.Who, ino uint64, id objfmt.ID) {
 	ctx, stop := context.WithTimeout(context.Background(), undoTime)
 	defer stop()
@@ -350,7 +354,10 @@ func (b *Batch) remove(s *space, who metadata.Who, ino uint64, id objfmt.ID) {
 		return
 	}
 	defer fl.Close()
-	if slot, err := fl.Newest(ctx); err != nil || slot.Size > 0 || slot.Source.Stored > 0 {
+	if errors.Is(fl.Inode().Flock(unix.LOCK_EX), syscall.EWOULDBLOCK) { // who has it open holds it
+		return
+	}
+	if slot, err := fl.Newest(ctx); err != nil || slot.Size > 0 {
 		return
 	}
 	d, name, err := b.fs.Walk(ctx, b.c, s.cfg.Path+"/"+who.Path)
@@ -358,14 +365,16 @@ func (b *Batch) remove(s *space, who metadata.Who, ino uint64, id objfmt.ID) {
 		return
 	}
 	defer d.Close()
-	if st, err := d.md.Lstat(name); d.space != s || err != nil || st.Ino != ino {
+	if d.space != s {
 		return
 	}
-	_ = s.cfg.Meta.Unlink(ctx, who, d.md, name)
+	if st, err := d.md.Lstat(name); err == nil && st.Ino == ino {
+		_ = s.cfg.Meta.Unlink(ctx, who, d.md, name)
+	}
 }
 
-// Flush writes what was added and waits for it. Its error is that of packs, since the
-// last Flush; those of single files were told.
+// Flush writes what was added and waits for it. Its error is that of the first pack that
+// failed since the last Flush; those of single files were told.
 func (b *Batch) Flush(ctx context.Context) error {
 	if err := b.enter(ctx); err != nil {
 		return err

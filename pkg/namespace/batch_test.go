@@ -350,7 +350,7 @@ func TestBatchFails(t *testing.T) {
 		s.Inject(faultstore.Fault{Op: faultstore.Put, Do: faultstore.Unavailable()})
 	}
 	var told ends
-	for _, name := range []string{"gone", "moved", "replaced", "written"} {
+	for _, name := range []string{"gone", "moved", "replaced", "open"} {
 		w.must(b.Add(ctx, d, namespace.BatchFile{Name: name, Mode: 0o644}, []byte("a text"), told.of(name)))
 	}
 	w.must(d.Rename(ctx, me, "moved", d, "elsewhere", 0))
@@ -358,6 +358,8 @@ func TestBatchFails(t *testing.T) {
 	if _, err := d.Symlink(ctx, me, "x", "replaced"); err != nil {
 		t.Fatal(err)
 	}
+	fl, err := d.Open(ctx, me, "open", syscall.O_WRONLY)
+	w.must(err)
 	if err := b.Flush(ctx); !errors.Is(err, repo.ErrQuorum) {
 		t.Errorf("flush: %v", err)
 	}
@@ -365,17 +367,20 @@ func TestBatchFails(t *testing.T) {
 	if err := told.errs["gone"]; !errors.Is(err, syscall.EIO) {
 		t.Errorf("gone: %v", err)
 	}
-	w.wantNames(d, "elsewhere", "away", "replaced")
+	w.wantNames(d, "elsewhere", "away", "replaced", "open")
 	for _, s := range w.stores {
 		s.Heal()
 	}
+	write(t, fl, 0, []byte("mine"))
+	w.must(errors.Join(fl.Flush(ctx), fl.Close()))
+	same(t, "open", get(t, d, "open"), []byte("mine"))
 	var again ends
 	w.must(b.Add(ctx, d, namespace.BatchFile{Name: "gone", Mode: 0o644}, []byte("a text"), again.of("gone")))
 	w.must(b.Close(ctx))
 	again.want(t, 1, false)
 	same(t, "gone", get(t, d, "gone"), []byte("a text"))
 	w.must(f.Close())
-	w.wantSound(m, 1)
+	w.wantSound(m, 2)
 }
 
 // TestBatchAndOthers: what others do to a file while its pack is uploaded wins.
@@ -546,32 +551,48 @@ func TestBatchAtOnce(t *testing.T) {
 }
 
 // TestBatchCloseGivesUp: Close with a context that ends does not wait for stores that
-// hang, and every file is told of.
+// hang, also not behind others that do, and every file is told of.
 func TestBatchCloseGivesUp(t *testing.T) {
-	w := newBatchWorld(t)
-	f, _ := w.mount("a")
-	d := batchDir(t, f, "d")
-	b := f.Batch(me)
-	for _, s := range w.stores {
-		s.Inject(faultstore.Fault{Op: faultstore.Put, Do: faultstore.Hang()})
+	for name, target := range map[string]int64{"alone": packTarget, "behind others": 2000} {
+		t.Run(name, func(t *testing.T) {
+			w := newBatchWorld(t)
+			w.target = target
+			f, _ := w.mount("a")
+			d := batchDir(t, f, "d")
+			b := f.Batch(me)
+			for _, s := range w.stores {
+				s.Inject(faultstore.Fault{Op: faultstore.Put, Do: faultstore.Hang()})
+			}
+			var told ends
+			var taken atomic.Int64
+			var adding sync.WaitGroup
+			for i := range 10 {
+				adding.Go(func() {
+					name := fmt.Sprint("f", i)
+					err := b.Add(ctx, d, namespace.BatchFile{Name: name, Mode: 0o644}, random(uint64(i), 1000), told.of(name))
+					if err == nil {
+						taken.Add(1)
+					} else if !errors.Is(err, os.ErrClosed) {
+						t.Errorf("%s: %v", name, err)
+					}
+				})
+			}
+			time.Sleep(500 * time.Millisecond) // all are added, or some of them wait
+			brief, stop := context.WithTimeout(ctx, 100*time.Millisecond)
+			defer stop()
+			start := time.Now()
+			if err := b.Close(brief); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("close: %v", err)
+			}
+			if took := time.Since(start); took > 4*time.Second {
+				t.Errorf("close took %v", took)
+			}
+			adding.Wait()
+			told.want(t, int(taken.Load()), true)
+			w.wantNames(d)
+			w.must(f.Close())
+		})
 	}
-	var told ends
-	for i := range 10 {
-		name := fmt.Sprint("f", i)
-		w.must(b.Add(ctx, d, namespace.BatchFile{Name: name, Mode: 0o644}, random(uint64(i), 1000), told.of(name)))
-	}
-	brief, stop := context.WithTimeout(ctx, 100*time.Millisecond)
-	defer stop()
-	start := time.Now()
-	if err := b.Close(brief); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("close: %v", err)
-	}
-	if took := time.Since(start); took > 4*time.Second {
-		t.Errorf("close took %v", took)
-	}
-	told.want(t, 10, true)
-	w.wantNames(d)
-	w.must(f.Close())
 }
 
 // fullFS is a metadata filesystem that has no room for new names, for a while.
