@@ -30,7 +30,7 @@ import (
 
 // world is one metadata directory and six stores; nodes are mounts of it.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	meta   string
 	stores []*faultstore.Store
 	chunk  int64
@@ -48,7 +48,7 @@ const (
 	chunkSize = 2 * stripe
 )
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	w := &world{t: t, meta: t.TempDir(), chunk: chunkSize, perms: allPerms}
 	for range 6 {
 		w.stores = append(w.stores, faultstore.New(memstore.New()))
@@ -137,7 +137,7 @@ var (
 	me  = namespace.Caller{Cred: mdfs.Cred{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}}
 )
 
-func dir(t *testing.T, f *namespace.FS, path string) *namespace.Dir {
+func dir(t testing.TB, f *namespace.FS, path string) *namespace.Dir {
 	t.Helper()
 	d, last, err := f.Walk(ctx, me, path+"/x")
 	if err != nil || last != "x" {

@@ -16,11 +16,10 @@ const (
 	nearMember = 128 << 10 // bytes between two members that count as neighbours
 	maxAhead   = 2         // segments ahead of readers that move forward
 
-	// A pack's readers have credit of startCredit to maxCredit bytes for segments. Each
-	// read earns creditRate times what it would fetch by itself.
-	startCredit = 3 * segmentSize
-	maxCredit   = 8 * segmentSize
-	creditRate  = 2
+	// Segments cost credit. Each read earns what it would fetch by itself, once for its
+	// pack, and once for all.
+	maxCredit = 8 * segmentSize  // of a pack
+	maxPool   = 16 * segmentSize // of all
 
 	idlePack    = 5 * time.Second // how long a segment is kept that nobody reads
 	packTimeout = 2 * time.Minute // of reading one
@@ -32,9 +31,9 @@ const (
 // forward, the next ones too; a read elsewhere fetches its range and nothing else.
 //
 // Programs that only seem to read in order cannot make it fetch much in vain: a
-// segment costs credit, and reads, from memory or not, earn it. So the bytes fetched
-// for a pack are never more than creditRate times what its reads would have fetched
-// each by itself, beside those reads and the credit that it begins with.
+// segment costs credit, of the pack or of the pool of all, and reads, from memory or
+// not, earn it. So all that is fetched is never more than three times what the reads
+// would have fetched each by itself, and the pool that there is in the beginning.
 //
 // Memory comes from the budget of read-ahead: half of it at most. Readers of large
 // files may take it back, but for an eighth.
@@ -47,6 +46,7 @@ type packCache struct {
 
 	mu     sync.Mutex // guards all below; taken after a readAhead's, before the budget's
 	packs  map[packKey]*cachedPack
+	pool   int64 // bytes of segments that may be read beyond the credit of their packs
 	bytes  int64 // of segments, also of those that are gone but in use
 	idle   *time.Timer
 	closed bool
@@ -88,7 +88,8 @@ type packSegment struct {
 
 func newPackCache(budget *aheadBudget, bytes int64) *packCache {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &packCache{budget: budget, most: bytes / 2, least: bytes / 8, ctx: ctx, cancel: cancel, packs: map[packKey]*cachedPack{}}
+	c := &packCache{budget: budget, most: bytes / 2, least: bytes / 8, ctx: ctx, cancel: cancel,
+		packs: map[packKey]*cachedPack{}, pool: maxPool}
 	c.idle = time.AfterFunc(idlePack, c.tidy)
 	return c
 }
@@ -139,7 +140,8 @@ func (c *packCache) want(o *objectSource, m extent, off, n int64) (segs []*packS
 	}
 	p := c.pack(o)
 	near := p.note(m)
-	p.credit = min(p.credit+creditRate*max(n, int64(o.ref.Cell())), maxCredit)
+	alone := max(n, int64(o.ref.Cell()))
+	p.credit, c.pool = min(p.credit+alone, maxCredit), min(c.pool+alone, maxPool)
 	if n > segmentSize || off+n > p.size {
 		return nil
 	}
@@ -170,7 +172,7 @@ func (c *packCache) pack(o *objectSource) *cachedPack {
 		if len(c.packs) >= maxPacks {
 			c.forget(c.oldestPack())
 		}
-		p = &cachedPack{source: o, size: o.ref.Size, segments: map[int64]*packSegment{}, credit: startCredit, at: -2}
+		p = &cachedPack{source: o, size: o.ref.Size, segments: map[int64]*packSegment{}, at: -2}
 		c.packs[key] = p
 	}
 	p.used = time.Now()
@@ -283,10 +285,11 @@ func (o *objectSource) end(ctx context.Context) int64 {
 // start begins to read a segment; nil without credit or memory.
 func (c *packCache) start(p *cachedPack, i int64) *packSegment {
 	size := min(segmentSize, p.size-i*segmentSize)
-	if p.credit < size || size > c.most || !c.take(size) {
+	lent := max(size-p.credit, 0)
+	if lent > c.pool || size > c.most || !c.take(size) {
 		return nil
 	}
-	p.credit -= size
+	p.credit, c.pool = p.credit-size+lent, c.pool-lent
 	s := &packSegment{off: i * segmentSize, last: p.used}
 	s.segment = segment{done: make(chan struct{}), data: newSegment(size), used: 1}
 	p.segments[i] = s
