@@ -34,7 +34,7 @@ fuzz: ## every fuzz target for FUZZTIME
 bench: build ## measures this machine: our code and its limit or peer in one run, as ratios
 	$(GO) run ./internal/bench -bin $(BIN)
 
-demo: build ## mount, write, lose two stores, read back, undelete; leaves nothing behind
+demo: build ## mount, write, pack, lose two stores, read back, undelete; leaves nothing behind
 	./deploy/demo.sh $(BIN)
 
 install: build

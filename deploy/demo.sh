@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The main job on the embedded default: mount, write a source tree and a large
-# file with ordinary tools, lose two of six stores, read everything back, undelete.
+# file with ordinary tools, pack the small files, lose two of six stores, read
+# everything back from the other four, undelete.
 # usage: demo.sh BINDIR
 # MARFS_DEMO_DIR: where to work (default: a temporary directory; needs about 8 GiB)
 # MARFS_DEMO_SIZE: bytes of the large file (default 2 GiB)
@@ -57,24 +58,31 @@ tar -C "$tree" -cf "$out/src.tar" .
 mkdir "$out/untar"
 t=$(now); tar -C "$out/untar" -xf "$out/src.tar" ./fmt ./net; rate "$(du -sb "$tree/fmt" "$tree/net" | awk '{s+=$1} END {print s}')" "$(find "$tree/fmt" "$tree/net" -type f | wc -l)" "$t"
 
-say "5. Where the bytes are"
-"$bin/marfsctl" stat "$out/src/fmt/print.go" "$out/big" | cut -c1-150 | head -40
+say "5. Small files wait in the metadata filesystem; the mount packs them by and by, this packs the rest"
 unmount
+"$bin/marfsctl" status | sed -n '/STAGED/,/^$/p' | sed '/^$/d; s/^/   /'
+"$bin/marfsctl" pack --all --release | sed 's/^/   /'
+left=$("$bin/marfsctl" --json status | grep -cE '"(files|resident)": 0,' || true)
+[ "$left" = 2 ] || { echo "demo: not all is packed and released" >&2; exit 1; }
+echo "   $(find "$work/metadata/home/files" -type f | wc -l) files are in $(find "$work/stores/s0/home" -type f | wc -l) objects; no byte of them is in the metadata filesystem any more"
 
-say "6. Two of the six stores are lost"
+say "6. Where the bytes are"
+"$bin/marfsctl" stat "$out/src/fmt/print.go" "$out/big" | cut -c1-150 | head -46
+
+say "7. Two of the six stores are lost"
 for s in 1 4; do echo "   emptying ${work##*/}/stores/s$s"; find "$work"/stores/s$s -mindepth 1 -delete; done
 if [ "$(id -u)" = 0 ]; then sync; echo 3 >/proc/sys/vm/drop_caches 2>/dev/null || true; fi
 "$bin/marfs-fuse" --log-file "$work/log" "$mnt"
 grep -o 'msg="store left out".*error="[^"]*"' "$work/log" | sed 's/^/   log: /'
 
-say "7. Read back and compare, bit by bit"
+say "8. Read back and compare, bit by bit"
 t=$(now); cmp "$work/big" "$out/big"; rate "$size" 1 "$t"
 t=$(now); diff -r "$tree" "$out/src"; rate "$bytes" "$files" "$t"
 diff -r "$tree/fmt" "$out/untar/fmt"; diff -r "$tree/net" "$out/untar/net"
 tar -C "$tree" -df "$out/src.tar"
 echo "   all equal"
 
-say "8. Remove a directory and have it back; overwrite a file and read what it was"
+say "9. Remove a directory and have it back; overwrite a file and read what it was"
 rm -r "$out/untar/fmt"
 undelete() { "$bin/marfsctl" "$@" --through-mount; } # as every user does; root could do without the mount
 t=$(now); undelete trash restore "$out/untar/fmt" | tail -2 | cut -c1-150 | sed 's/^/   /'

@@ -63,7 +63,7 @@ mount, whether or not it is mounted on this node.`)
 	root.PersistentFlags().StringVarP(&a.configFile, "config", "c", "", "configuration `FILE`")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print results as JSON, for scripts")
 	root.SetUsageTemplate(root.UsageTemplate() + "{{with .Annotations.exits}}\nExit codes:\n{{.}}\n{{end}}")
-	root.AddCommand(a.configCmd(), a.gcCmd(), a.initCmd(), a.statCmd(), a.statusCmd(), a.trashCmd(), a.versionCmd(), a.versionsCmd())
+	root.AddCommand(a.configCmd(), a.gcCmd(), a.initCmd(), a.packCmd(), a.repackCmd(), a.statCmd(), a.statusCmd(), a.trashCmd(), a.versionCmd(), a.versionsCmd())
 	root.Version = version.String()
 	root.SetVersionTemplate(build().String())
 	return root

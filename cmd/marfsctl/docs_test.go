@@ -66,7 +66,7 @@ func fieldsOf(t reflect.Type) func(func(reflect.StructField) bool) {
 	}
 }
 
-// Every field of the documents of deleting is in operations.md, and no other.
+// Every field of these documents is in operations.md, and no other.
 func TestDocumentedFields(t *testing.T) {
 	type entries struct {
 		Entries []trashEntry `json:"entries"`
@@ -78,6 +78,10 @@ func TestDocumentedFields(t *testing.T) {
 		"`versions PATH` gives":                 versionsOnly{},
 		"`trash usage` gives":                   usageResult{},
 		"JSON; `entries` is there with":         gcDocument{},
+		"JSON of status:":                       statusResult{},
+		"JSON of stat:":                         statResult{},
+		"JSON of pack;":                         packResult{},
+		"JSON of repack;":                       repackResult{},
 	} {
 		want := map[string]bool{}
 		fieldNames(reflect.TypeOf(v), want)

@@ -62,7 +62,7 @@ A cap (--max-entries, --max-bytes, --max-time) ends a run early: no error.`,
 		RunE:        func(cmd *cobra.Command, _ []string) error { return a.gc(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
-	f.StringArrayVarP(&o.namespaces, "namespace", "n", nil, "only this `NAMESPACE`; repeatable")
+	namespaceFlag(cmd, &o.namespaces)
 	f.BoolVar(&o.apply, "apply", false, "destroy, instead of showing what would be")
 	f.BoolVar(&o.list, "list", false, "show every entry that would go")
 	f.IntVar(&o.workers, "workers", 16, "how many batches are destroyed at once")
@@ -163,10 +163,16 @@ func (a *app) openGC(ctx context.Context, cfg *config.Config, apply bool) (*conf
 	return sys, nil
 }
 
-// gcHint tells whoever may not enter metadata directories that this is as it should be.
+// gcHint tells whose business gc is.
 func gcHint(err error) error {
+	return ownersOnly(err, "gc is for root and the user whose the metadata directories are; marfsctl trash purge lets go of what was yours")
+}
+
+// ownersOnly adds a hint for whoever may not enter metadata directories: that is as
+// it should be.
+func ownersOnly(err error, hint string) error {
 	if os.Geteuid() != 0 && (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EPERM)) {
-		return hinted{err, "gc is for root and the user whose the metadata directories are; marfsctl trash purge lets go of what was yours"}
+		return hinted{err, hint}
 	}
 	return err
 }

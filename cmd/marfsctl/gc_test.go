@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -18,37 +19,65 @@ import (
 	"marfs/pkg/namespace"
 )
 
-// removesFiles is the command `removed CONFIG PATH...` of scripts: it makes files
-// below the mount, as one would be there, and removes them again.
-func removesFiles(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 2 {
-		ts.Fatalf("usage: removed CONFIG PATH...")
+// onFiles makes a command `NAME CONFIG PATH...` of scripts, which acts on files below
+// the mount as one would that is there.
+func onFiles(act func(d *namespace.Dir, c namespace.Caller, name string) error) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) < 2 {
+			ts.Fatalf("usage: COMMAND CONFIG PATH...")
+		}
+		cfg, err := config.Load(ts.MkAbs(args[0]))
+		ts.Check(err)
+		sys, err := config.Open(context.Background(), cfg, config.Interactive, slog.New(slog.DiscardHandler))
+		ts.Check(err)
+		caller, err := self()
+		ts.Check(err)
+		for _, p := range args[1:] {
+			d, name, e := sys.FS.Walk(context.Background(), caller, p)
+			if e == nil {
+				e = act(d, caller, name)
+				d.Close()
+			}
+			err = errors.Join(err, e)
+		}
+		ts.Check(errors.Join(err, sys.Close()))
 	}
-	cfg, err := config.Load(ts.MkAbs(args[0]))
-	ts.Check(err)
-	sys, err := config.Open(context.Background(), cfg, config.Interactive, slog.New(slog.DiscardHandler))
-	ts.Check(err)
-	caller, err := self()
-	ts.Check(err)
-	for _, p := range args[1:] {
-		err = errors.Join(err, makeAndRemove(sys, caller, p))
-	}
-	ts.Check(errors.Join(err, sys.Close()))
 }
 
-func makeAndRemove(sys *config.System, c namespace.Caller, path string) error {
+func makeFile(d *namespace.Dir, c namespace.Caller, name string) error {
 	ctx := context.Background()
-	d, name, err := sys.FS.Walk(ctx, c, path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
 	f, _, err := d.Create(ctx, c, name, uint32(os.O_WRONLY), 0o640)
 	if err != nil {
 		return err
 	}
 	_, err = f.WriteAt(ctx, c, []byte("of no use"), 0)
-	return errors.Join(err, f.Commit(ctx), f.Close(), d.Unlink(ctx, c, name))
+	return errors.Join(err, f.Commit(ctx), f.Close())
+}
+
+func removeFile(d *namespace.Dir, c namespace.Caller, name string) error {
+	return d.Unlink(context.Background(), c, name)
+}
+
+// fileIsThere checks that the content is readable, and is what makeFile has written.
+func fileIsThere(d *namespace.Dir, c namespace.Caller, name string) error {
+	ctx := context.Background()
+	f, err := d.Open(ctx, c, name, uint32(os.O_RDONLY))
+	if err != nil {
+		return err
+	}
+	b := make([]byte, 100)
+	n, err := f.ReadAt(ctx, c, b, 0)
+	if err == io.EOF {
+		err = nil
+	}
+	if err == nil && string(b[:n]) != "of no use" {
+		err = fmt.Errorf("%s holds %q", name, b[:n])
+	}
+	return errors.Join(err, f.Close())
+}
+
+func makeAndRemove(d *namespace.Dir, c namespace.Caller, name string) error {
+	return errors.Join(makeFile(d, c, name), removeFile(d, c, name))
 }
 
 func TestGCRefusesWrongUse(t *testing.T) {

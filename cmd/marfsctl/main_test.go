@@ -23,7 +23,9 @@ func TestScripts(t *testing.T) {
 			e.Setenv("CONFIGS", root+"/../../configs")
 			return err
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exitsWith, "removed": removesFiles},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exitsWith, "made": onFiles(makeFile), "removed": onFiles(makeAndRemove), "unlinked": onFiles(removeFile), "readable": onFiles(fileIsThere),
+		},
 	})
 }
 

@@ -26,7 +26,11 @@ func (a *app) statCmd() *cobra.Command {
 		Short: "Show a file's state, and where each of its shards is",
 		Long: `stat shows what a file is and where its bytes are: its type (empty, own, body,
 uni, packed or multi), its ids, and for each object its repo, pod and geometry
-and every shard with the store that keeps it and how it is there.
+and every shard with the store that keeps it and how it is there; for a packed
+file also how much of the pack is live.
+
+Bytes are staged (some are only in the metadata filesystem), resident (archived,
+and still there too) or released (archived only).
 
 By default it looks at each shard's presence, size, header and footer; with
 --deep it reads and verifies every byte. It never follows symbolic links.`,
@@ -124,7 +128,19 @@ type statFile struct {
 	File      string       `json:"file_id"`    // "" when it was never committed, and for what is no regular file
 	Content   string       `json:"content_id"` // likewise
 	State     string       `json:"state"`      // open, final, sealed; likewise ""
+	Residence string       `json:"residence"`  // staged, resident, released; "" without content
 	Objects   []statObject `json:"objects"`
+	Pack      *statPack    `json:"pack,omitempty"` // that a packed file is in
+}
+
+type statPack struct {
+	Object    string `json:"object"`
+	Offset    int64  `json:"offset"` // of the file's bytes in the pack
+	Length    int64  `json:"length"`
+	Members   int    `json:"members"` // 0: it is not finished, and what follows not known
+	Bytes     int64  `json:"bytes"`   // of all members
+	Dead      int    `json:"dead"`    // members that are known to be dead
+	DeadBytes int64  `json:"dead_bytes"`
 }
 
 type statObject struct {
@@ -152,7 +168,11 @@ func statOf(path string, l namespace.Layout) statFile {
 	f := statFile{
 		Path: path, Namespace: l.Namespace, Type: l.Type, Size: l.Attr.Size, Mode: fmt.Sprintf("%04o", l.Attr.Mode&0o7777),
 		UID: l.Attr.Uid, GID: l.Attr.Gid, MTime: time.Unix(l.Attr.Mtim.Unix()).UTC(),
-		File: idText(l.Slot.File), Content: idText(l.Slot.Content), State: string(l.Slot.State), Objects: []statObject{},
+		File: idText(l.Slot.File), Content: idText(l.Slot.Content), State: string(l.Slot.State),
+		Residence: string(l.Residence), Objects: []statObject{},
+	}
+	if p := l.Pack; p != nil {
+		f.Pack = &statPack{p.Object.String(), p.Offset, p.Length, p.Members, p.Bytes, p.Dead, p.DeadBytes}
 	}
 	for _, o := range l.Objects {
 		obj := statObject{
@@ -216,16 +236,35 @@ func (a *app) showStat(r statResult) error {
 	return nil
 }
 
+// residenceText says where the bytes are, for people.
+func residenceText(r string) string {
+	switch namespace.Residence(r) {
+	case namespace.Staged:
+		return "staged: in the metadata filesystem"
+	case namespace.Resident:
+		return "archived, resident: in objects, and still in the metadata filesystem"
+	case namespace.Released:
+		return "released: in objects alone"
+	}
+	return ""
+}
+
 // table prints a file for people: its facts, then each object with its shards.
 func (f *statFile) table(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, row := range [][2]string{
 		{"path", fmt.Sprintf("%q", f.Path)}, {"namespace", f.Namespace}, {"type", f.Type}, {"size", fmt.Sprint(f.Size)},
 		{"mode", fmt.Sprintf("%s, uid %d, gid %d", f.Mode, f.UID, f.GID)}, {"mtime", f.MTime.Format(time.RFC3339Nano)},
-		{"file id", f.File}, {"content id", f.Content}, {"state", f.State},
+		{"file id", f.File}, {"content id", f.Content}, {"state", f.State}, {"bytes", residenceText(f.Residence)},
 	} {
 		if row[1] != "" {
 			fmt.Fprintf(w, "%s:\t%s\n", row[0], row[1])
+		}
+	}
+	if p := f.Pack; p != nil {
+		fmt.Fprintf(w, "pack:\t%s, bytes %d to %d\n", p.Object, p.Offset, p.Offset+p.Length)
+		if p.Members > 0 {
+			fmt.Fprintf(w, "pack holds:\t%s, %s; dead: %d, %s\n", count(int64(p.Members), "file"), bytesText(p.Bytes), p.Dead, bytesText(p.DeadBytes))
 		}
 	}
 	for _, o := range f.Objects {

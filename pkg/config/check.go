@@ -180,6 +180,7 @@ func (k *checker) namespace(key string, n *Namespace, paths map[string]string) {
 	k.metadata(key+".metadata", n)
 	k.placement(key, n)
 	k.sizes(key, n)
+	k.packing(key, n)
 	if n.Trash.Grace < minGrace {
 		k.warn(key+".trash.grace", n.Trash.Grace,
 			fmt.Sprintf("is below %v: a file that another node has open may lose its objects while it is read", minGrace),
@@ -188,10 +189,6 @@ func (k *checker) namespace(key string, n *Namespace, paths map[string]string) {
 	if n.Trash.Keep < n.Trash.Grace {
 		k.warn(key+".trash.keep", n.Trash.Keep, fmt.Sprintf("is below trash.grace (%v), which is the floor: what is deleted is kept for grace", n.Trash.Grace), "")
 	}
-	if b := n.Repack.BelowLive; b < 0 || b >= 1 {
-		k.complain(key+".repack.below_live", b, "must be from 0 to below 1", "0.5 rewrites a pack when half of it is dead")
-	}
-	atLeast(k, key+".pack.min_files", n.Pack.MinFiles, 1)
 	if q := n.Quota; q.Bytes > 0 && q.PerUser.Bytes > q.Bytes {
 		k.complain(key+".quota.per_user.bytes", q.PerUser.Bytes, fmt.Sprintf("is more than the namespace's quota.bytes (%v)", q.Bytes), "")
 	}
@@ -294,6 +291,9 @@ func (k *checker) sizes(key string, n *Namespace) {
 	if n.Stage.MaxFile == 0 {
 		return // nothing is staged, so nothing is packed
 	}
+	if !atLeast(k, key+".stage.max_bytes", n.Stage.MaxBytes, leastStage) {
+		return
+	}
 	limit, whose := n.Stage.MaxBytes, "stage.max_bytes"
 	for _, r := range k.packRepos(n) {
 		if r.ChunkSize < limit {
@@ -302,6 +302,10 @@ func (k *checker) sizes(key string, n *Namespace) {
 	}
 	target, file := key+".pack.target_size", key+".stage.max_file"
 	if !k.given(target) {
+		n.Pack.TargetSize = min(n.Pack.TargetSize, n.Stage.MaxBytes/8)
+		if k.given(file) {
+			n.Pack.TargetSize = max(n.Pack.TargetSize, min(n.Stage.MaxFile, 256<<20))
+		}
 		n.Pack.TargetSize = min(n.Pack.TargetSize, limit)
 	}
 	if !k.given(file) {
@@ -314,6 +318,58 @@ func (k *checker) sizes(key string, n *Namespace) {
 	if n.Stage.MaxFile > n.Pack.TargetSize {
 		k.complain(file, n.Stage.MaxFile, fmt.Sprintf("is more than pack.target_size (%v)", n.Pack.TargetSize),
 			"a staged file must fit into a pack")
+	}
+}
+
+// packing checks how small files are staged, packed and repacked.
+func (k *checker) packing(key string, n *Namespace) {
+	oneOf(k, key+".stage.sync", n.Stage.Sync, SyncClose, SyncApplication)
+	if atLeast(k, key+".pack.min_files", n.Pack.MinFiles, 1) && n.Pack.MinFiles > objfmt.MaxMembers {
+		k.complain(key+".pack.min_files", n.Pack.MinFiles, fmt.Sprintf("is more than a pack holds (%d)", objfmt.MaxMembers), "")
+	}
+	if b := n.Repack.BelowLive; b < 0 || b >= 1 {
+		k.complain(key+".repack.below_live", b, "must be from 0 to below 1", "0.5 rewrites a pack when half of it is dead")
+	} else if b > 0.9 {
+		k.warn(key+".repack.below_live", b, "rewrites packs of which little is dead: each time at least nine bytes are written to free one", "0.5 rewrites a pack when half of it is dead")
+	}
+	if n.Stage.MaxFile == 0 {
+		return
+	}
+	k.staged(key+".stage.max_file", n)
+	if n.Stage.Sync == SyncApplication {
+		k.warn(key+".stage.sync", n.Stage.Sync, "makes close return before a small file is durable: a crash of the node may lose files that were closed, unless their programs call fsync", "close is the default")
+	}
+	if least := 4 * n.Pack.TargetSize; n.Stage.MaxBytes < least && n.Pack.TargetSize <= n.Stage.MaxBytes {
+		k.warn(key+".stage.max_bytes", n.Stage.MaxBytes, fmt.Sprintf("is less than four packs (pack.target_size is %v): writers wait while packs are made", n.Pack.TargetSize),
+			"raise it, or lower pack.target_size")
+	}
+	if n.Pack.MaxAge < n.Stage.Linger {
+		k.warn(key+".pack.max_age", n.Pack.MaxAge, fmt.Sprintf("is below stage.linger (%v): a file rests that long before it is packed", n.Stage.Linger), "")
+	}
+}
+
+// leastStage is the least stage.max_bytes: with less, no pack is worth its name.
+const leastStage = 1 << 20
+
+// staged compares a max_file that is given with what the placements pack.
+func (k *checker) staged(key string, n *Namespace) {
+	if !k.given(key) {
+		return
+	}
+	var limit Size
+	for _, p := range n.placements() {
+		if !p.Pack {
+			break
+		}
+		if limit = p.MaxSize; limit == 0 {
+			limit = n.Stage.MaxFile
+		}
+	}
+	switch {
+	case limit == 0:
+		k.warn(key, n.Stage.MaxFile, "stages nothing: the placement of the smallest files has pack: false", "max_file: 0 says that nothing is to be staged")
+	case limit < n.Stage.MaxFile:
+		k.warn(key, n.Stage.MaxFile, fmt.Sprintf("stages files of up to %v only: the placement of larger ones has pack: false", limit), "")
 	}
 }
 
@@ -377,17 +433,13 @@ func (k *checker) metrics() {
 }
 
 // notYet are the keys of a namespace that have no effect in this version, when
-// they are given: each with whether it asks
-// for anything that does not happen anyway.
+// they are given: each with whether it asks for anything that does not happen anyway.
 var notYet = []struct {
 	key  string
-	asks func(n *Namespace) bool // nil: always
+	asks func(n *Namespace) bool
 	rule string
 }{
 	{"quota", func(n *Namespace) bool { return n.Quota != Quota{} }, "quotas are not enforced"},
-	{"stage", func(n *Namespace) bool { return n.Stage.MaxFile != 0 }, "small files go to objects at once"},
-	{"pack", nil, "each small file is an object of its own"},
-	{"repack", func(n *Namespace) bool { return n.Repack.BelowLive != 0 }, "nothing is packed"},
 	{"update_in_place", func(n *Namespace) bool { return n.UpdateInPlace }, "existing content cannot be changed, only written anew"},
 }
 
@@ -397,21 +449,12 @@ func (k *checker) inert() {
 	for _, f := range notYet {
 		var places []string
 		for i := range k.cfg.Namespaces {
-			if key := fmt.Sprintf("namespaces[%d].%s", i, f.key); k.given(key) && (f.asks == nil || f.asks(&k.cfg.Namespaces[i])) {
+			if key := fmt.Sprintf("namespaces[%d].%s", i, f.key); k.given(key) && f.asks(&k.cfg.Namespaces[i]) {
 				places = append(places, key)
 			}
 		}
 		k.warnInert(places, f.rule)
 	}
-	var packs []string
-	for i, n := range k.cfg.Namespaces {
-		for j, p := range n.Placement {
-			if key := fmt.Sprintf("namespaces[%d].placement[%d].pack", i, j); p.Pack && k.given(key) {
-				packs = append(packs, key)
-			}
-		}
-	}
-	k.warnInert(packs, "each small file is an object of its own")
 	if k.cfg.Metrics.Listen != "" {
 		k.warnInert([]string{"metrics.listen"}, "there are no metrics")
 	}

@@ -151,6 +151,9 @@ func TestRules(t *testing.T) {
 		{"pack above the stage", []string{"repo: r", "repo: r\n    stage: {max_bytes: 1MiB}\n    pack: {target_size: 2MiB}"}, `f:18: namespaces[0].pack.target_size: 2MiB: is more than stage.max_bytes (1MiB)`},
 		{"nothing is packed", []string{"repo: r", "repo: r\n    stage: {max_file: 0}\n    pack: {target_size: 2GiB}"}, ""},
 		{"no min_files", []string{"repo: r", "repo: r\n    pack: {min_files: 0}"}, `f:17: namespaces[0].pack.min_files: 0: must be at least 1`},
+		{"too many min_files", []string{"repo: r", "repo: r\n    pack: {min_files: 262145}"}, `f:17: namespaces[0].pack.min_files: 262145: is more than a pack holds (262144)`},
+		{"no stage", []string{"repo: r", "repo: r\n    stage: {max_bytes: 0}"}, `f:17: namespaces[0].stage.max_bytes: 0B: must be at least 1MiB`},
+		{"unknown sync", []string{"repo: r", "repo: r\n    stage: {sync: never}"}, `f:17: namespaces[0].stage.sync: never: must be one of close, application`},
 		{"below_live", []string{"repo: r", "repo: r\n    repack: {below_live: 1}"}, `f:17: namespaces[0].repack.below_live: 1: must be from 0 to below 1`},
 		{"user bytes above all", []string{"repo: r", "repo: r\n    quota: {bytes: 1GiB, per_user: {bytes: 2GiB}}"}, `f:17: namespaces[0].quota.per_user.bytes: 2GiB: is more than the namespace's quota.bytes (1GiB)`},
 		{"user files above all", []string{"repo: r", "repo: r\n    quota: {files: 1k, per_user: {files: 2k}}"}, `f:17: namespaces[0].quota.per_user.files: 2k: is more than the namespace's quota.files (1k)`},
@@ -253,12 +256,20 @@ func TestWarnings(t *testing.T) {
 		{"little memory", []string{"version: 1", "version: 1\ncache: {memory: 4MiB}"}, []string{"2: cache.memory: 4MiB: is little: with less than 8MiB for repos[0], its share is 2MiB, objects get smaller blocks than block_size (1MiB)"}},
 		{"quota", below("quota: {bytes: 10TiB, per_user: {files: 5}}"), []string{"17: namespaces[0].quota" + inert}},
 		{"no quota", below("quota: {bytes: 0}"), nil},
-		{"stage", below("stage: {linger: 1s}"), []string{"17: namespaces[0].stage" + inert}},
-		{"nothing staged", below("stage: {max_file: 0}"), nil},
-		{"pack", below("pack: {min_files: 3}"), []string{"17: namespaces[0].pack" + inert}},
-		{"repack", below("repack: {below_live: 0.7}"), []string{"17: namespaces[0].repack" + inert}},
+		{"stage", below("stage: {max_file: 1MiB, max_bytes: 1GiB, linger: 1s}\n    pack: {min_files: 3}\n    repack: {below_live: 0.7}"), nil},
+		{"nothing staged", below("stage: {max_file: 0, max_bytes: 1MiB, sync: application}\n    pack: {max_age: 1s}"), nil},
+		{"sync by applications", below("stage: {sync: application}"), []string{"17: namespaces[0].stage.sync: application: makes close return before a small file is durable"}},
+		{"staged and not packed", []string{"repo: r", "stage: {max_file: 1MiB}\n    placement: [{repo: r, pack: false}]"}, []string{"16: namespaces[0].stage.max_file: 1MiB: stages nothing"}},
+		{"only larger files packed", []string{"repo: r", "stage: {max_file: 1MiB}\n    placement: [{max_size: 64KiB, repo: r, pack: false}, {repo: r}]"}, []string{"16: namespaces[0].stage.max_file: 1MiB: stages nothing"}},
+		{"only smaller files packed", []string{"repo: r", "stage: {max_file: 1MiB}\n    placement: [{max_size: 64KiB, repo: r}, {repo: r, pack: false}]"}, []string{"16: namespaces[0].stage.max_file: 1MiB: stages files of up to 64KiB only"}},
+		{"all staged files packed", []string{"repo: r", "stage: {max_file: 1MiB}\n    placement: [{max_size: 1MiB, repo: r}, {repo: r, pack: false}]"}, nil},
+		{"not packed", []string{"repo: r", "placement: [{repo: r, pack: false}]"}, nil},
+		{"little stage", below("stage: {max_bytes: 768MiB}\n    pack: {target_size: 256MiB}"), []string{"17: namespaces[0].stage.max_bytes: 768MiB: is less than four packs (pack.target_size is 256MiB)"}},
+		{"little stage, packs give way", below("stage: {max_bytes: 8MiB}"), nil},
+		{"packed before it rests", below("pack: {max_age: 1s}"), []string{"17: namespaces[0].pack.max_age: 1s: is below stage.linger (5s)"}},
+		{"repack of nearly all", below("repack: {below_live: 0.95}"), []string{"17: namespaces[0].repack.below_live: 0.95: rewrites packs of which little is dead"}},
 		{"no repack", below("repack: {below_live: 0}"), nil},
-		{"placement", []string{"repo: r", "placement: [{max_size: 1MiB, repo: r, pack: true}, {repo: r, pack: false}]"}, []string{"16: namespaces[0].placement[0].pack: true" + inert}},
+		{"placement", []string{"repo: r", "placement: [{max_size: 1MiB, repo: r, pack: true}, {repo: r, pack: false}]"}, nil},
 		{"trash", below("trash: {keep: 1d, max_bytes: 1TiB}"), nil},
 		{"update", below("update_in_place: true"), []string{"17: namespaces[0].update_in_place: true" + inert}},
 		{"no update", below("update_in_place: false"), nil},
@@ -285,6 +296,21 @@ metrics: {listen: "127.0.0.1:1"}`}, []string{"2: metrics.listen: 127.0.0.1:1" + 
 }
 
 func TestDefaultsGiveWay(t *testing.T) {
+	for text, want := range map[string][2]Size{ // target_size, max_file
+		"":                         {256 << 20, 1 << 20},
+		"stage: {max_bytes: 8MiB}": {1 << 20, 1 << 20},
+		"stage: {max_bytes: 4MiB}": {512 << 10, 512 << 10},
+		"stage: {max_file: 128MiB, max_bytes: 512MiB}": {128 << 20, 128 << 20},
+		"pack: {target_size: 64KiB}":                   {64 << 10, 64 << 10},
+	} {
+		c, err := Parse("/d/f", []byte(with(t, "repo: r", "repo: r\n    "+text)))
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		if n := c.Namespaces[0]; n.Pack.TargetSize != want[0] || n.Stage.MaxFile != want[1] {
+			t.Errorf("%s: target_size %v, max_file %v", text, n.Pack.TargetSize, n.Stage.MaxFile)
+		}
+	}
 	c, err := Parse("/d/f", []byte(with(t, "parity: 1", "parity: 1\n    block_size: 64KiB\n    chunk_size: 512KiB")))
 	if err != nil {
 		t.Fatal(err)

@@ -148,9 +148,18 @@ type Placement struct {
 // Stage says how small files wait in the metadata filesystem to be packed.
 type Stage struct {
 	MaxFile  Size     `yaml:"max_file"`  // larger files go to objects at once; default 1MiB, at most pack.target_size; 0: stage nothing
-	MaxBytes Size     `yaml:"max_bytes"` // bytes staged before writers wait for the packer; default 64GiB
+	MaxBytes Size     `yaml:"max_bytes"` // bytes in the metadata filesystem, packed or not, before writers wait and then go to objects; default 64GiB
 	Linger   Duration `yaml:"linger"`    // how long a finished file rests before it is packed; default 5s
+	// Sync says when a staged file is durable: with close, when it is closed; with
+	// application, when the program calls fsync, as on a local filesystem. Default close.
+	Sync string `yaml:"sync"`
 }
+
+// The values of Stage.Sync.
+const (
+	SyncClose       = "close"
+	SyncApplication = "application"
+)
 
 // Quota limits a namespace; 0 is no limit.
 type Quota struct {
@@ -178,8 +187,8 @@ func (t Trash) policy() trash.Policy {
 
 // Pack says when staged files become one object.
 type Pack struct {
-	TargetSize Size     `yaml:"target_size"` // a pack is full at; default 256MiB, or what chunk_size and stage.max_bytes allow
-	MinFiles   int      `yaml:"min_files"`   // fewer wait for max_age; default 2
+	TargetSize Size     `yaml:"target_size"` // a pack is full at; default 256MiB, or what chunk_size and an eighth of stage.max_bytes allow
+	MinFiles   int      `yaml:"min_files"`   // fewer wait for max_age; default 1000
 	MaxAge     Duration `yaml:"max_age"`     // a file waits no longer than this; default 1m
 }
 
@@ -225,12 +234,12 @@ func (p *Pod) setDefaults() { p.Weight = 100 }
 func (s *S3) setDefaults() { s.Region = "us-east-1" }
 
 func (n *Namespace) setDefaults() {
-	n.Stage = Stage{MaxFile: 1 << 20, MaxBytes: 64 << 30, Linger: 5 * second}
+	n.Stage = Stage{MaxFile: 1 << 20, MaxBytes: 64 << 30, Linger: 5 * second, Sync: SyncClose}
 	n.UpdateInPlace = true
 	n.Interactive = AllPerms
 	n.Batch = AllPerms
 	n.Trash = Trash{Keep: 30 * day, Grace: minGrace}
-	n.Pack = Pack{TargetSize: 256 << 20, MinFiles: 2, MaxAge: 60 * second}
+	n.Pack = Pack{TargetSize: 256 << 20, MinFiles: 1000, MaxAge: 60 * second}
 	n.Repack.BelowLive = 0.5
 }
 

@@ -25,19 +25,32 @@ type Garbage struct {
 // ErrNoNamespace is a name that the configuration does not have.
 var ErrNoNamespace = fmt.Errorf("is not in the configuration")
 
-// Garbage looks at the heartbeats in the namespaces with these names, or in all,
-// and returns what can be collected of each, in the order of the configuration.
-func (s *System) Garbage(ctx context.Context, names ...string) ([]*Garbage, error) {
+// Named returns the namespaces with these names, or all, in the order of the
+// configuration.
+func (s *System) Named(names ...string) ([]Opened, error) {
 	for _, name := range names {
 		if !slices.ContainsFunc(s.Namespaces, func(n Opened) bool { return n.Name == name }) {
 			return nil, fmt.Errorf("namespace %s: %w", name, ErrNoNamespace)
 		}
 	}
-	var list []*Garbage
+	var list []Opened
 	for _, n := range s.Namespaces {
-		if len(names) > 0 && !slices.Contains(names, n.Name) {
-			continue
+		if len(names) == 0 || slices.Contains(names, n.Name) {
+			list = append(list, n)
 		}
+	}
+	return list, nil
+}
+
+// Garbage looks at the heartbeats in the namespaces with these names, or in all,
+// and returns what can be collected of each, in the order of the configuration.
+func (s *System) Garbage(ctx context.Context, names ...string) ([]*Garbage, error) {
+	spaces, err := s.Named(names...)
+	if err != nil {
+		return nil, err
+	}
+	var list []*Garbage
+	for _, n := range spaces {
 		g := &Garbage{
 			Trash:    &trash.Trash{Namespace: n.Name, Meta: n.Meta, Policy: n.Trash.policy()},
 			recovery: &recovery{meta: n.Meta, log: slog.New(slog.DiscardHandler), watch: metadata.NewWatch(deadAfter)},

@@ -13,6 +13,7 @@ import (
 	"marfs/pkg/metadata"
 	"marfs/pkg/namespace"
 	"marfs/pkg/objfmt"
+	"marfs/pkg/packer"
 	"marfs/pkg/repo"
 )
 
@@ -46,14 +47,15 @@ type System struct {
 	damage   *damageNotes
 	stores   []repo.Store
 
-	stopRecovery func() // nil: none runs
+	stopRecovery, stopPackers func() // nil: none run
 }
 
 // Opened is one namespace of a System.
 type Opened struct {
 	*Namespace
-	Meta *metadata.FS
-	md   mdfs.FS
+	Meta   *metadata.FS
+	Packer *packer.Packer // runs in the mount only
+	md     mdfs.FS
 }
 
 // Open starts what cfg describes: it connects to the stores, checks whose they
@@ -68,6 +70,7 @@ func Open(ctx context.Context, cfg *Config, front FrontEnd, log *slog.Logger) (*
 		err = s.openNamespaces(ctx, log, false)
 	}
 	if err == nil {
+		s.openPackers(log)
 		err = s.openTree(log)
 	}
 	if err != nil {
@@ -76,17 +79,20 @@ func Open(ctx context.Context, cfg *Config, front FrontEnd, log *slog.Logger) (*
 	s.damage.start(s.Namespaces)
 	if front == Interactive {
 		s.startRecovery(log)
+		s.startPackers()
 	}
 	return s, nil
 }
 
 // OpenMetadata opens the metadata directories alone, and changes nothing there: for
-// what only looks. FS is nil, and there are no repos.
+// what only looks. FS is nil, and there are no repos; packers can tell what they
+// would do.
 func OpenMetadata(ctx context.Context, cfg *Config, log *slog.Logger) (*System, error) {
 	s := &System{config: cfg, frontEnd: Batch, damage: newDamageNotes(log)}
 	if err := s.openNamespaces(ctx, log, true); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	s.openPackers(log)
 	return s, nil
 }
 
@@ -94,7 +100,10 @@ func OpenMetadata(ctx context.Context, cfg *Config, log *slog.Logger) (*System, 
 func (s *System) Close() error {
 	var errs []error
 	if s.FS != nil {
-		errs = append(errs, s.FS.Close())
+		errs = append(errs, s.FS.Close()) // which may ask packers for room
+	}
+	if s.stopPackers != nil {
+		s.stopPackers()
 	}
 	if s.stopRecovery != nil {
 		s.stopRecovery()
@@ -113,30 +122,55 @@ func (s *System) Close() error {
 }
 
 // Reload applies what of a new configuration can change while the system runs:
-// the permissions of namespaces, for open files too. It returns the parts that
-// differ otherwise and wait for the next start. Calls must not overlap.
+// the permissions of namespaces, for open files too. It returns the keys that
+// differ otherwise and wait for the next start, those of namespaces as
+// namespaces[NAME].KEY. Calls must not overlap.
 func (s *System) Reload(cfg *Config) (later []string) {
 	for i := range cfg.Namespaces {
 		n := &cfg.Namespaces[i]
 		s.FS.SetPerms(n.Name, s.frontEnd.perms(n))
 	}
-	have, want := reflect.ValueOf(s.config.fixed()), reflect.ValueOf(cfg.fixed())
-	for i := range have.NumField() {
-		if key := tagOf(have.Type().Field(i)); key != "" && !reflect.DeepEqual(have.Field(i).Interface(), want.Field(i).Interface()) {
+	for _, key := range differing(*s.config, *cfg) {
+		if key == "namespaces" {
+			later = append(later, differingNamespaces(s.config.Namespaces, cfg.Namespaces)...)
+		} else {
 			later = append(later, key)
 		}
 	}
 	return later
 }
 
-// fixed is the configuration without what [System.Reload] applies.
-func (c *Config) fixed() Config {
-	out := *c
-	out.Namespaces = slices.Clone(c.Namespaces)
-	for i := range out.Namespaces {
-		out.Namespaces[i].Interactive, out.Namespaces[i].Batch = 0, 0
+// differingNamespaces lists what differs in lists of namespaces, but for what
+// [System.Reload] applies.
+func differingNamespaces(have, want []Namespace) (keys []string) {
+	names := func(list []Namespace) (names []string) {
+		for _, n := range list {
+			names = append(names, n.Name)
+		}
+		return names
 	}
-	return out
+	if !slices.Equal(names(have), names(want)) {
+		return []string{"namespaces"} // added, removed or reordered
+	}
+	for i := range have {
+		for _, key := range differing(have[i], want[i]) {
+			if key != "interactive" && key != "batch" {
+				keys = append(keys, fmt.Sprintf("namespaces[%s].%s", have[i].Name, key))
+			}
+		}
+	}
+	return keys
+}
+
+// differing lists the keys whose values differ in two structs of the file.
+func differing[T any](have, want T) (keys []string) {
+	h, w := reflect.ValueOf(have), reflect.ValueOf(want)
+	for i := range h.NumField() {
+		if key := tagOf(h.Type().Field(i)); key != "" && !reflect.DeepEqual(h.Field(i).Interface(), w.Field(i).Interface()) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 func (s *System) openRepos(ctx context.Context, log *slog.Logger) error {
@@ -258,12 +292,14 @@ func (s *System) openTree(log *slog.Logger) error {
 	o := namespace.Options{ReadAhead: int64(s.config.Cache.Memory / 2), Uploads: s.config.uploads(), Log: log}
 	for _, n := range s.Namespaces {
 		c := namespace.Config{
-			Name:  n.Name,
-			Path:  n.Path,
-			Meta:  n.Meta,
-			Repos: s.Repos,
-			Perms: s.frontEnd.perms(n.Namespace),
-			Trash: n.Trash.policy(),
+			Name:     n.Name,
+			Path:     n.Path,
+			Meta:     n.Meta,
+			Repos:    s.Repos,
+			Perms:    s.frontEnd.perms(n.Namespace),
+			Trash:    n.Trash.policy(),
+			Packer:   n.Packer,
+			LazySync: n.Stage.Sync == SyncApplication,
 		}
 		for _, p := range n.placements() {
 			c.Placement = append(c.Placement, namespace.Placement{

@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ type site struct {
 	repo   string
 	data   int
 	stores []string // in the order of the file
+	keys   string   // more of the namespace; "": nothing is staged
 }
 
 func newSite(t *testing.T, data, parity int) *site {
@@ -53,7 +55,7 @@ func (s *site) config(t *testing.T) *Config {
 	for _, dir := range s.stores {
 		fmt.Fprintf(&b, "          - dir: %s\n", dir)
 	}
-	fmt.Fprintf(&b, "namespaces:\n  - {name: a, path: /a, metadata: md, repo: %s, stage: {max_file: 0}}\n", s.repo)
+	fmt.Fprintf(&b, "namespaces:\n  - {name: a, path: /a, metadata: md, repo: %s, %s}\n", s.repo, cmp.Or(s.keys, "stage: {max_file: 0}"))
 	c, err := Parse(filepath.Join(s.dir, "marfs.yaml"), []byte(b.String()))
 	if err != nil {
 		t.Fatal(err)
@@ -770,7 +772,16 @@ func TestReload(t *testing.T) {
 	}
 	next.Cache.Memory *= 2
 	next.Namespaces[0].UpdateInPlace = false
-	if have, want := sys.Reload(next), []string{"namespaces", "cache"}; !reflect.DeepEqual(have, want) {
+	if have, want := sys.Reload(next), []string{"namespaces[a].update_in_place", "cache"}; !reflect.DeepEqual(have, want) {
+		t.Errorf("have %v, want %v", have, want)
+	}
+	next = s.config(t)
+	next.Namespaces[0].Stage.MaxFile, next.Namespaces[0].Pack.MinFiles, next.Namespaces[0].Repack.BelowLive = 1, 2, 0.1
+	if have, want := sys.Reload(next), []string{"namespaces[a].stage", "namespaces[a].pack", "namespaces[a].repack"}; !reflect.DeepEqual(have, want) {
+		t.Errorf("have %v, want %v", have, want)
+	}
+	next.Namespaces = append(next.Namespaces, next.Namespaces[0])
+	if have, want := sys.Reload(next), []string{"namespaces"}; !reflect.DeepEqual(have, want) {
 		t.Errorf("have %v, want %v", have, want)
 	}
 }

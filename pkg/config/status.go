@@ -3,12 +3,15 @@ package config
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"marfs/pkg/objfmt"
+	"marfs/pkg/packer"
 )
 
 // Health says whether a part of the system can be used.
@@ -39,13 +42,58 @@ type NamespaceStatus struct {
 	Name, Path string
 	Metadata   string
 	Health     Health
-	Err        error // unless Healthy
-	Total      Size  // of the metadata filesystem
-	Free       Size  // for users other than root
+	Err        error    // unless Healthy
+	Total      Size     // of the metadata filesystem
+	Free       Size     // for users other than root
+	Staging    *Staging // nil: the directory cannot be read
 }
 
-// Status looks at every store and metadata directory, without starting
-// anything; so it works also when [Open] would refuse.
+// Staging is what of a namespace is in its metadata filesystem on its way into packs.
+type Staging struct {
+	packer.Backlog
+	MaxBytes Size  // stage.max_bytes
+	Late     bool  // the oldest waits longer than a packer would let it
+	Hinted   int   // packs in which contents are known to be dead
+	Dead     int   // those contents
+	Err      error // why it is not known
+}
+
+// Used is the share of stage.max_bytes that is taken.
+func (s *Staging) Used() float64 { return float64(s.Bytes+s.Resident) / float64(max(s.MaxBytes, 1)) }
+
+// lateAfter is the least time after which a staged file is late: a pack takes its
+// time, and so do stores that are away for a moment.
+const lateAfter = 10 * time.Minute
+
+// late reports whether what has waited since oldest should have been packed.
+func (n *Namespace) late(oldest, now time.Time) bool {
+	return !oldest.IsZero() && now.Sub(oldest) > max(10*n.Pack.MaxAge.Std(), lateAfter)
+}
+
+// staging counts what is staged, in a metadata directory that can be used.
+func (c *Config) staging(ctx context.Context, n *Namespace) *Staging {
+	s := &Staging{MaxBytes: n.Stage.MaxBytes}
+	one := *c
+	one.Namespaces = []Namespace{*n}
+	sys, err := OpenMetadata(ctx, &one, slog.New(slog.DiscardHandler))
+	if err != nil {
+		s.Err = err
+		return s
+	}
+	space := sys.Namespaces[0]
+	s.Backlog, s.Err = space.Packer.Backlog(ctx)
+	s.Late = n.late(s.Oldest, time.Now())
+	hints, err := space.Meta.Hints(ctx)
+	for _, dead := range hints {
+		s.Hinted++
+		s.Dead += dead
+	}
+	s.Err = errors.Join(s.Err, err, sys.Close())
+	return s
+}
+
+// Status looks at every store and metadata directory, and counts what is staged
+// there, without starting anything; so it works also when [Open] would refuse.
 func Status(ctx context.Context, cfg *Config) (stores []StoreStatus, spaces []NamespaceStatus, err error) {
 	for i := range cfg.Repos {
 		ps, err := identify(ctx, &cfg.Repos[i])
@@ -62,7 +110,11 @@ func Status(ctx context.Context, cfg *Config) (stores []StoreStatus, spaces []Na
 		}
 	}
 	for i := range cfg.Namespaces {
-		spaces = append(spaces, cfg.Namespaces[i].status(ctx))
+		s := cfg.Namespaces[i].status(ctx)
+		if s.Health == Healthy || s.Health == ReadOnly {
+			s.Staging = cfg.staging(ctx, &cfg.Namespaces[i])
+		}
+		spaces = append(spaces, s)
 	}
 	return stores, spaces, ctx.Err()
 }

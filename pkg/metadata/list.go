@@ -248,6 +248,21 @@ func (f *FS) hintsOf(pack string) (n int, err error) {
 	return n, err
 }
 
+// HintsOf lists the contents in a pack that are known to be dead. It is a hint:
+// more of them may be.
+func (f *FS) HintsOf(ctx context.Context, pack objfmt.ObjectID) (dead []objfmt.ID, err error) {
+	names, err := f.names(repackName+"/"+pack.String(), "")
+	if err := ignore(err, syscall.ENOENT); err != nil {
+		return nil, err
+	}
+	for _, n := range names {
+		if id, err := objfmt.ParseID(n); err == nil {
+			dead = append(dead, id)
+		}
+	}
+	return dead, ctx.Err()
+}
+
 // Members reads the member table of a finished pack.
 func (f *FS) Members(ctx context.Context, pack objfmt.ObjectID) (*objfmt.MemberTable, error) {
 	if err := ctx.Err(); err != nil {

@@ -37,6 +37,7 @@ type readAhead struct {
 // while give theirs up when others want it: a program may hold a file open for days.
 type aheadBudget struct {
 	*semaphore.Weighted
+	packs *packCache // has a part of it
 
 	mu      sync.Mutex // guards the rest; taken before no reader's
 	readers map[*readAhead]struct{}
@@ -47,12 +48,23 @@ type aheadBudget struct {
 const idleReader = 2 * time.Second
 
 func newAheadBudget(bytes int64) *aheadBudget {
-	return &aheadBudget{Weighted: semaphore.NewWeighted(bytes), readers: map[*readAhead]struct{}{}}
+	b := &aheadBudget{Weighted: semaphore.NewWeighted(bytes), readers: map[*readAhead]struct{}{}}
+	b.packs = newPackCache(b, bytes)
+	return b
 }
 
 // take gets memory for a segment of a reader, whose mu is held.
 func (b *aheadBudget) take() bool {
-	return b.TryAcquire(segmentSize) || b.sweep(time.Now()) && b.TryAcquire(segmentSize)
+	if b.takeFree(segmentSize) {
+		return true
+	}
+	b.packs.yield(segmentSize)
+	return b.TryAcquire(segmentSize)
+}
+
+// takeFree gets memory that is free, or an idle reader's.
+func (b *aheadBudget) takeFree(n int64) bool {
+	return b.TryAcquire(n) || b.sweep(time.Now()) && b.TryAcquire(n)
 }
 
 // sweep takes the segments of idle readers, once in a while. A reader whose mu is
@@ -92,7 +104,7 @@ type segment struct {
 	done chan struct{} // closed when data and err are there
 	data []byte
 	err  error
-	used int // readers copying from it now; guarded by readAhead.mu
+	used int // who uses it now; guarded, as gone, by the mu of its owner
 	gone bool
 }
 
@@ -234,6 +246,20 @@ func (a *readAhead) stop() {
 }
 
 var segmentPool = sync.Pool{New: func() any { return new([segmentSize]byte) }}
+
+// newSegment makes room for a segment of n bytes, which freeSegment takes back.
+func newSegment(n int64) []byte {
+	if n < segmentSize {
+		return make([]byte, n) // the last of an object
+	}
+	return getSegment()
+}
+
+func freeSegment(b []byte) {
+	if len(b) == segmentSize {
+		putSegment(b)
+	}
+}
 
 func getSegment() []byte  { return segmentPool.Get().(*[segmentSize]byte)[:] }
 func putSegment(b []byte) { segmentPool.Put((*[segmentSize]byte)(b[:segmentSize])) }

@@ -150,6 +150,7 @@ func (f *FS) Close() error {
 	for _, s := range f.spaces {
 		errs = append(errs, s.inodes.closeAll())
 	}
+	f.ahead.packs.close()
 	f.dirs.purge()
 	return errors.Join(errs...)
 }

@@ -39,6 +39,7 @@ type objectSource struct {
 	repo *repo.Repo
 	key  string
 	ref  objfmt.ObjectRef
+	pack *packCache // of a pack: what its reads go through
 }
 
 // object finds the repo of a reference.
@@ -66,6 +67,9 @@ func (n *inode) open(ctx context.Context, slot objfmt.Slot) (*view, error) {
 		}
 	case objfmt.SourceObj:
 		err = n.addObject(v, objfmt.Chunk{Length: src.Stored, Object: src.Object}, src.Offset)
+		if err == nil && src.Packed {
+			v.pieces[0].object.pack = n.space.fs.ahead.packs
+		}
 	case objfmt.SourceTable:
 		err = n.addTable(ctx, v, slot)
 	}
@@ -190,10 +194,13 @@ func (pc piece) get(ctx context.Context, p []byte, off int64) error {
 // read fills p from off of the piece.
 func (pc piece) read(ctx context.Context, p []byte, off int64) (err error) {
 	var n int
-	if pc.object != nil {
-		n, err = pc.object.repo.ReadAt(ctx, pc.object.key, pc.object.ref.Layout, p, pc.from+off)
-	} else {
+	switch o := pc.object; {
+	case o == nil:
 		n, err = pc.file.ReadAt(p, pc.from+off)
+	case o.pack != nil:
+		n, err = o.pack.readAt(ctx, o, extent{pc.from, pc.from + pc.length}, p, pc.from+off)
+	default:
+		n, err = o.repo.ReadAt(ctx, o.key, o.ref.Layout, p, pc.from+off)
 	}
 	if n == len(p) {
 		return nil

@@ -128,6 +128,9 @@ func limit(c Config) int64 {
 // Limit is the size of the largest file that is staged; 0: none is.
 func (p *Packer) Limit() int64 { return p.limit }
 
+// TargetSize is how many bytes of members a pack has, about.
+func (p *Packer) TargetSize() int64 { return p.c.Policy.TargetSize }
+
 // place is the index of where packs of contents of n bytes go, and whether there is one.
 func (p *Packer) place(n int64) (int, bool) {
 	for i, pl := range p.c.Places {
