@@ -2,6 +2,7 @@ package packer
 
 import (
 	"path"
+	"strings"
 
 	"marfs/pkg/mdfs"
 	"marfs/pkg/objfmt"
@@ -17,6 +18,11 @@ type paths struct {
 	dir   mdfs.Dir          // nil: none, or it cannot be opened
 	known bool              // path is that of dir
 	names map[uint64]string // by inode number; nil: not listed
+}
+
+// leadsDown tells whether a path is one below the namespace's root.
+func leadsDown(p string) bool {
+	return p != "" && !strings.ContainsRune(p, 0) && path.Clean("/" + p)[1:] == p
 }
 
 // verify returns the path of the file with this inode number, "" if none was noted

@@ -22,7 +22,7 @@ type resident struct {
 	since  time.Time
 	bytes  int64     // of members: at most these come free
 	own    bool      // this packer has made it of bodies
-	retry  time.Time // not to be tried before
+	retry  time.Time // not before, unless room is wanted at once
 }
 
 // nowResident notes a pack that was just made of bodies.
@@ -115,7 +115,7 @@ func (p *Packer) release(ctx context.Context, want func(resident) bool) (freed i
 		if ctx.Err() != nil {
 			return freed, errors.Join(append(errs, ctx.Err())...)
 		}
-		if time.Now().Before(r.retry) || !want(r) {
+		if !want(r) {
 			continue
 		}
 		n, err := p.c.Meta.ReleasePack(ctx, r.object)
@@ -148,6 +148,7 @@ func (p *Packer) releaseOld(ctx context.Context) (freed int64, err error) {
 		return 0, nil
 	}
 	return p.release(ctx, func(r resident) bool {
-		return !p.room.eased() && time.Since(r.since) >= courtesy
+		now := time.Now()
+		return !p.room.eased() && now.Sub(r.since) >= courtesy && !now.Before(r.retry)
 	})
 }

@@ -105,10 +105,3 @@ func oldest(list []candidate) time.Time {
 	}
 	return time.Unix(0, first)
 }
-
-func bytesOf(list []candidate) (n int64) {
-	for _, c := range list {
-		n += c.bytes
-	}
-	return n
-}
