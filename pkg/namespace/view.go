@@ -68,7 +68,7 @@ func (n *inode) open(ctx context.Context, slot objfmt.Slot) (*view, error) {
 	case objfmt.SourceObj:
 		err = n.addObject(v, objfmt.Chunk{Length: src.Stored, Object: src.Object}, src.Offset)
 		if err == nil && src.Packed {
-			v.pieces[0].object.pack = n.space.fs.ahead.packs
+			v.pieces[len(v.pieces)-1].object.pack = n.space.fs.ahead.packs
 		}
 	case objfmt.SourceTable:
 		err = n.addTable(ctx, v, slot)
