@@ -64,7 +64,7 @@ var layers = []struct {
 	{"marfs/internal/fusefs", 6},
 	{"marfs/cmd", 7},
 	{"marfs/internal/testenv", 8},
-	{"marfs/internal/bench", 8},
+	{"marfs/internal/bench", 9},
 	{"marfs/internal/e2e", 8},
 	{"marfs/internal/arch", 8},
 }

@@ -21,6 +21,7 @@ type options struct {
 	size    int64
 	files   int
 	entries int
+	small   int
 	only    string
 }
 
@@ -62,7 +63,8 @@ func main() {
 	flag.Int64Var(&o.size, "size", 2<<30, "bytes of the large file")
 	flag.IntVar(&o.files, "files", 3000, "small files of the metadata rates")
 	flag.IntVar(&o.entries, "entries", 1_000_000, "entries of the largest trash")
-	flag.StringVar(&o.only, "only", "", "one of encode, stream, metadata, gc, trash, memory")
+	flag.IntVar(&o.small, "small", 20_000, "files of each tree of small files")
+	flag.StringVar(&o.only, "only", "", "one of encode, stream, metadata, small, gc, trash, memory")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -77,7 +79,7 @@ func run(ctx context.Context, o options) error {
 	parts := []struct {
 		name string
 		fn   func(context.Context, options) error
-	}{{"encode", encode}, {"stream", stream}, {"metadata", metadata}, {"gc", gcRate}, {"trash", bigTrash}, {"memory", memory}}
+	}{{"encode", encode}, {"stream", stream}, {"metadata", metadata}, {"small", small}, {"gc", gcRate}, {"trash", bigTrash}, {"memory", memory}}
 	fmt.Printf("%-34s %12s %12s %-8s %6s %6s\n", "what", "ours", "peer", "unit", "ratio", "aim")
 	for _, p := range parts {
 		if o.only != "" && o.only != p.name {

@@ -23,7 +23,7 @@ type mount struct {
 	again func(ctx context.Context, options ...string) (*mount, error)
 }
 
-// configText is the embedded default over six directories.
+// configText is the embedded default over six stores.
 const configText = `version: 1
 mount: %[1]s/mnt
 repos:
@@ -33,26 +33,40 @@ repos:
     pods:
       - name: pod0
         stores:
-          - dir: %[1]s/stores/s0
-          - dir: %[1]s/stores/s1
-          - dir: %[1]s/stores/s2
-          - dir: %[1]s/stores/s3
-          - dir: %[1]s/stores/s4
-          - dir: %[1]s/stores/s5
-namespaces:
+%[3]snamespaces:
   - name: bench
     path: /bench
     metadata: %[1]s/md
     repo: bench
 %[2]s`
 
-// configure makes a namespace of our own below base, with more YAML for it.
+// storesText is the YAML of as many stores as the geometry wants.
+func storesText(each func(i int) string) string {
+	var b strings.Builder
+	for i := range 6 {
+		fmt.Fprintf(&b, "          - %s\n", each(i))
+	}
+	return b.String()
+}
+
+// dirStores are directories below base.
+func dirStores(base string) string {
+	return storesText(func(i int) string { return fmt.Sprintf("dir: %s/stores/s%d", base, i) })
+}
+
+// configure makes a namespace of our own below base, over directories, with more
+// YAML for it.
 func configure(ctx context.Context, bin, base, more string) (conf string, err error) {
+	return configureOver(ctx, bin, base, dirStores(base), more)
+}
+
+// configureOver makes one over any stores.
+func configureOver(ctx context.Context, bin, base, stores, more string) (conf string, err error) {
 	conf = filepath.Join(base, "marfs.yaml")
 	if err := os.MkdirAll(base, 0o755); err != nil {
 		return "", err
 	}
-	if err := os.WriteFile(conf, fmt.Appendf(nil, configText, base, more), 0o644); err != nil {
+	if err := os.WriteFile(conf, fmt.Appendf(nil, configText, base, more, stores), 0o644); err != nil {
 		return "", err
 	}
 	if out, err := exec.CommandContext(ctx, filepath.Join(bin, "marfsctl"), "--config", conf, "init").CombinedOutput(); err != nil {
@@ -63,12 +77,17 @@ func configure(ctx context.Context, bin, base, more string) (conf string, err er
 
 // marfs makes and mounts a namespace of our own below base.
 func marfs(ctx context.Context, bin, base string) (*mount, error) {
-	mnt := filepath.Join(base, "mnt")
-	if err := os.MkdirAll(mnt, 0o755); err != nil {
-		return nil, err
-	}
 	conf, err := configure(ctx, bin, base, "")
 	if err != nil {
+		return nil, err
+	}
+	return mountConf(ctx, bin, conf)
+}
+
+// mountConf mounts what was configured.
+func mountConf(ctx context.Context, bin, conf string) (*mount, error) {
+	mnt := filepath.Join(filepath.Dir(conf), "mnt")
+	if err := os.MkdirAll(mnt, 0o755); err != nil {
 		return nil, err
 	}
 	var up func(context.Context, ...string) (*mount, error)
@@ -145,6 +164,7 @@ func (m *mount) stop() error {
 	case <-time.After(30 * time.Second):
 		_ = m.cmd.Process.Kill()
 		<-done
+		_ = exec.Command("umount", "-l", m.root).Run() // nothing may be removed through it
 		err = errors.Join(err, errors.New("did not end after unmount"))
 	}
 	return err

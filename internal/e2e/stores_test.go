@@ -36,7 +36,11 @@ func sixServers(t *testing.T) ([]*testenv.S3, testenv.Options) {
 // oneServer starts one server for all six stores of 4+2.
 func oneServer(t *testing.T) testenv.Options {
 	t.Helper()
-	s := testenv.StartS3(t)
+	return sixBuckets(testenv.StartS3(t))
+}
+
+// sixBuckets are stores of 4+2 on one server.
+func sixBuckets(s *testenv.S3) testenv.Options {
 	o := testenv.Options{Data: 4, Parity: 2, Env: credentials(s)}
 	for i := range 6 {
 		o.Stores = append(o.Stores, bucket(s, fmt.Sprint("marfs-s", i)))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -17,7 +18,8 @@ type Options struct {
 	// Geometry. Default: 2+1, blocks of 4 KiB, objects of 64 KiB.
 	Data, Parity         int
 	BlockSize, ChunkSize string
-	// Namespace is YAML of more keys of the namespace.
+	// Namespace is YAML of more keys of the namespace. Unless it has `stage`, small
+	// files go to objects at once.
 	Namespace []string
 	// More is YAML for the end of the file: more namespaces ("  - name: …"), then
 	// other sections. %s is the directory that holds everything.
@@ -74,6 +76,9 @@ repos:
 `, dir)
 	for _, line := range o.Namespace {
 		fmt.Fprintf(&b, "    %s\n", line)
+	}
+	if !slices.ContainsFunc(o.Namespace, func(line string) bool { return strings.HasPrefix(line, "stage:") }) {
+		b.WriteString("    stage: {max_file: 0}\n")
 	}
 	b.WriteString(strings.ReplaceAll(o.More, "%s", dir))
 	file := filepath.Join(dir, "marfs.yaml")

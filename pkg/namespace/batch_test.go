@@ -36,7 +36,7 @@ type batchWorld struct {
 	log    bytes.Buffer
 	target int64 // bytes of a pack
 	perms  namespace.Perm
-	wrap   func(mdfs.FS) mdfs.FS // put around the metadata filesystem; nil: nothing
+	md     func(mdfs.FS) mdfs.FS // put around the metadata filesystem; nil: nothing
 }
 
 const (
@@ -97,8 +97,8 @@ func (w *batchWorld) mount(node string) (*namespace.FS, *metadata.FS) {
 	w.must(err)
 	w.Cleanup(func() { disk.Close() })
 	md := mdfs.FS(disk)
-	if w.wrap != nil {
-		md = w.wrap(md)
+	if w.md != nil {
+		md = w.md(md)
 	}
 	m, err := metadata.Open(ctx, md, metadata.Options{Namespace: "proj", Node: node, Grace: time.Hour, Objects: w, SkipTest: true})
 	w.must(err)
@@ -595,56 +595,12 @@ func TestBatchCloseGivesUp(t *testing.T) {
 	}
 }
 
-// fullFS is a metadata filesystem that has no room for new names, for a while.
-type fullFS struct {
-	mdfs.FS
-	full *atomic.Int64 // names that are refused still
-}
-
-type fullDir struct {
-	mdfs.Dir
-	full *atomic.Int64
-}
-
-func (f fullFS) Root() mdfs.Dir { return fullDir{f.FS.Root(), f.full} }
-
-func (d fullDir) OpenDir(name string) (mdfs.Dir, error) {
-	sub, err := d.Dir.OpenDir(name)
-	if err != nil {
-		return nil, err
-	}
-	return fullDir{sub, d.full}, nil
-}
-
-func (d fullDir) Again() (mdfs.Dir, error) {
-	sub, err := d.Dir.Again()
-	if err != nil {
-		return nil, err
-	}
-	return fullDir{sub, d.full}, nil
-}
-
-func (d fullDir) OpenFile(name string, flag int, perm uint32) (mdfs.File, error) {
-	if flag&syscall.O_CREAT != 0 && d.full.Load() > 0 && d.full.Add(-1) >= 0 {
-		return nil, &os.PathError{Op: "open", Path: name, Err: syscall.ENOSPC}
-	}
-	return d.Dir.OpenFile(name, flag, perm)
-}
-
-func (d fullDir) Rename(name string, to mdfs.Dir, newname string, flags uint) error {
-	return d.Dir.Rename(name, to.(fullDir).Dir, newname, flags)
-}
-
-func (d fullDir) Link(name string, to mdfs.Dir, newname string) error {
-	return d.Dir.Link(name, to.(fullDir).Dir, newname)
-}
-
 // TestBatchMakesRoom: a metadata filesystem that is full gets room by what is staged in
 // it; when there is nothing, that is the error.
 func TestBatchMakesRoom(t *testing.T) {
 	w := newBatchWorld(t)
-	var full atomic.Int64
-	w.wrap = func(md mdfs.FS) mdfs.FS { return fullFS{md, &full} }
+	var full room
+	w.md = func(md mdfs.FS) mdfs.FS { return fullFS{md, &full} }
 	f, m := w.mount("a")
 	d := batchDir(t, f, "d")
 	stage := func(name string) {
@@ -656,20 +612,20 @@ func TestBatchMakesRoom(t *testing.T) {
 		w.must(err)
 		_, err = own.Body().WriteAt(random(1, 50_000), 0)
 		w.must(err)
-		_, err = own.Commit(ctx, 50_000, objfmt.Checksum(random(1, 50_000)))
+		_, err = own.Commit(ctx, 50_000, objfmt.Checksum(random(1, 50_000)), true)
 		w.must(errors.Join(err, fl.Close()))
 	}
 	b := f.Batch(me)
 	var told ends
 	stage("s1")
-	full.Store(1) // the name
+	full.names.Store(1) // the name
 	w.must(b.Add(ctx, d, namespace.BatchFile{Name: "a", Mode: 0o644}, []byte("text"), told.of("a")))
 	stage("s2")
-	full.Store(1) // the table of the pack
+	full.names.Store(1) // the table of the pack
 	w.must(b.Flush(ctx))
 	told.want(t, 1, false)
 	same(t, "a", get(t, d, "a"), []byte("text"))
-	full.Store(1)
+	full.names.Store(1)
 	err := b.Add(ctx, d, namespace.BatchFile{Name: "b", Mode: 0o644}, []byte("text"), told.of("b"))
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("without any room: %v", err)

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -29,8 +28,8 @@ func stagingWorld(t testing.TB) *world {
 	return w
 }
 
-// pack packs everything that node a has staged, and with release frees the bodies.
-func (w *world) pack(release bool) packer.Result {
+// packStaged packs everything that node a has staged, and with release frees the bodies.
+func (w *world) packStaged(release bool) packer.Result {
 	w.t.Helper()
 	r, err := w.packers["a"].Pack(ctx, packer.PackOptions{All: true, Release: release})
 	if err != nil {
@@ -102,10 +101,10 @@ func TestStaged(t *testing.T) {
 		}
 	}
 	check("staged")
-	w.pack(false)
+	w.packStaged(false)
 	wantType(t, a, "f4096", "packed")
 	check("packed")
-	w.pack(true)
+	w.packStaged(true)
 	check("released")
 }
 
@@ -117,13 +116,13 @@ func TestOutgrown(t *testing.T) {
 		"at once":           func(*world, *namespace.File) error { return nil },
 		"flushed":           func(_ *world, f *namespace.File) error { return f.Flush(ctx) },
 		"synced":            func(_ *world, f *namespace.File) error { return f.Commit(ctx) },
-		"packed":            func(w *world, f *namespace.File) error { err := f.Flush(ctx); w.pack(false); return err },
-		"packed, released":  func(w *world, f *namespace.File) error { err := f.Flush(ctx); w.pack(true); return err },
+		"packed":            func(w *world, f *namespace.File) error { err := f.Flush(ctx); w.packStaged(false); return err },
+		"packed, released":  func(w *world, f *namespace.File) error { err := f.Flush(ctx); w.packStaged(true); return err },
 		"appended, flushed": func(_ *world, f *namespace.File) error { return appendTo(f, want, 30_000, 50_000) },
 		"appended":          func(_ *world, f *namespace.File) error { return appendTo(f, want, 30_000, 0) },
 		"packed, appended": func(w *world, f *namespace.File) error {
 			err := f.Flush(ctx)
-			w.pack(true)
+			w.packStaged(true)
 			return errors.Join(err, appendTo(f, want, 30_000, 50_000))
 		},
 	} {
@@ -220,7 +219,7 @@ func TestManyFlushes(t *testing.T) {
 				}
 				same(t, "elsewhere", get(t, e, "f"), want)
 				if mode == "packed on the way" && i == 20 {
-					w.pack(true)
+					w.packStaged(true)
 				}
 			}
 			closeFile(t, f)
@@ -235,7 +234,7 @@ func TestManyFlushes(t *testing.T) {
 			if n := len(w.objectKeys()); n != objects {
 				t.Errorf("%d objects, want %d", n, objects)
 			}
-			w.pack(true)
+			w.packStaged(true)
 			wantType(t, d, "f", "packed")
 			same(t, "in the end", get(t, d, "f"), want)
 		})
@@ -250,7 +249,7 @@ func TestSmallOverwrite(t *testing.T) {
 		d, e := dir(t, w.node("a"), "/proj"), dir(t, w.node("b"), "/proj")
 		put(t, d, "f", []byte("old content"))
 		if packed {
-			w.pack(true)
+			w.packStaged(true)
 		}
 		before := len(w.objectKeys())
 		r := open(t, e, "f", syscall.O_RDONLY)
@@ -268,7 +267,7 @@ func TestSmallOverwrite(t *testing.T) {
 		}
 		same(t, "elsewhere", get(t, e, "f"), []byte("new"))
 		wantRead(t, r, []byte("old content"))
-		w.pack(true)
+		w.packStaged(true)
 		same(t, "packed", get(t, e, "f"), []byte("new"))
 	}
 }
@@ -321,8 +320,8 @@ func TestReadWhilePacked(t *testing.T) {
 			}
 			check("recovered")
 		}
-		w.pack(true)
-		w.pack(true)
+		w.packStaged(true)
+		w.packStaged(true)
 		check("in the end")
 		return hit
 	}
@@ -381,7 +380,7 @@ func TestDamagedBody(t *testing.T) {
 	if !strings.Contains(w.log.String(), "own body of file") {
 		t.Errorf("the log does not tell: %s", w.log.String())
 	}
-	w.pack(false)
+	w.packStaged(false)
 	wantType(t, d, "packed", "packed")
 	damage("packed")
 	same(t, "packed", get(t, d, "packed"), want)
@@ -437,7 +436,7 @@ func TestTimesAndModes(t *testing.T) {
 		check("being written")
 		closeFile(t, f)
 		check("closed")
-		w.pack(true)
+		w.packStaged(true)
 		check("packed")
 		if got := layout(t, d, name).Slot.MTime; !got.Equal(old) {
 			t.Errorf("%s: the slot says %v", name, got)
@@ -451,76 +450,6 @@ func TestTimesAndModes(t *testing.T) {
 	if err := errors.Join(err, err2); err != nil || before.Mtim != after.Mtim {
 		t.Errorf("mtime %v before close, %v after, error %v", before.Mtim, after.Mtim, err)
 	}
-}
-
-// room is how many of these fail from now on.
-type room struct{ writes, slots, ends atomic.Int64 }
-
-// fullFS has no room for a while: for files that begin with "big", first slots, and
-// the second slots of these.
-type fullFS struct {
-	mdfs.FS
-	full *room
-}
-
-type fullDir struct {
-	mdfs.Dir
-	full *room
-}
-
-type fullFile struct {
-	mdfs.File
-	full *room
-}
-
-func (f fullFS) Root() mdfs.Dir { return fullDir{f.FS.Root(), f.full} }
-
-func (d fullDir) OpenDir(name string) (mdfs.Dir, error) {
-	dir, err := d.Dir.OpenDir(name)
-	return fullDir{dir, d.full}, err
-}
-
-func (d fullDir) Again() (mdfs.Dir, error) {
-	dir, err := d.Dir.Again()
-	return fullDir{dir, d.full}, err
-}
-
-func unwrap(d mdfs.Dir) mdfs.Dir {
-	if f, ok := d.(fullDir); ok {
-		return f.Dir
-	}
-	return d
-}
-
-func (d fullDir) Link(name string, to mdfs.Dir, newname string) error {
-	return d.Dir.Link(name, unwrap(to), newname)
-}
-
-func (d fullDir) Rename(name string, to mdfs.Dir, newname string, flags uint) error {
-	return d.Dir.Rename(name, unwrap(to), newname, flags)
-}
-
-func (d fullDir) OpenFile(name string, flag int, perm uint32) (mdfs.File, error) {
-	fl, err := d.Dir.OpenFile(name, flag, perm)
-	if err != nil {
-		return nil, err
-	}
-	return fullFile{fl, d.full}, nil
-}
-
-func (f fullFile) WriteAt(p []byte, off int64) (int, error) {
-	if len(p) > 3 && string(p[:3]) == "big" && f.full.writes.Add(-1) >= 0 {
-		return 0, &os.PathError{Op: "pwrite", Path: "x", Err: syscall.ENOSPC}
-	}
-	return f.File.WriteAt(p, off)
-}
-
-func (f fullFile) Setxattr(attr string, v []byte, flags int) error {
-	if strings.HasSuffix(attr, ".v1") && f.full.slots.Add(-1) >= 0 || strings.HasSuffix(attr, ".v2") &&
-		bytes.Contains(v, []byte(" own=8,")) && f.full.ends.Add(-1) >= 0 {
-		return &os.PathError{Op: "setxattr", Path: "x", Err: syscall.EDQUOT}
-	}
-	return f.File.Setxattr(attr, v, flags)
 }
 
 // TestNoRoom: without room in the metadata filesystem what is staged is packed and
