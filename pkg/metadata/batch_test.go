@@ -75,8 +75,7 @@ func TestBatch(t *testing.T) {
 	w.wantHome(fl.ID(), filesName)
 	w.wantNames(stagedName, 0)
 	w.wantPath(fl, "")
-	w.wantResident(s.Source.Object.Object)
-	w.wantReleased(s.Source.Object.Object, 0) // nothing of it was ever here
+	w.wantResident() // nothing of it was ever here
 	for _, problem := range w.audit() {
 		t.Error(problem)
 	}
@@ -253,4 +252,37 @@ func descriptors(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return len(names)
+}
+
+// A file that is removed while it is empty, and gets its content between the look
+// at its slots and the removal of its home, leaves a hint of its dead bytes.
+func TestUnlinkOfUnwrittenMember(t *testing.T) {
+	w := newWorld(t)
+	list, err := w.newMembers("a")
+	w.must(err)
+	p, err := w.BeginPack(ctx, list)
+	w.must(err)
+	r := ref(p.Object, 0, 1<<20)
+	w.store.put(r)
+	fl := w.pinned("a")
+	v := &victim{f: w.FS, fl: fl}
+	w.must(w.Tree().Remove("a"))
+	disarm, err := fault.Arm("metadata.unlink.home.before=error")
+	w.must(err)
+	if v.removed() == nil { // up to the removal
+		t.Fatal("no error")
+	}
+	disarm()
+	_, err = p.Publish(ctx, r)
+	w.must(err)
+	w.must(p.Finish(ctx))
+	w.must(w.removeHome(stepDropHome, fl.ID()))
+	hints, err := w.Hints(ctx)
+	if w.must(err); len(hints) != 0 {
+		t.Fatalf("hints %v", hints)
+	}
+	w.must(v.dropUnwritten())
+	if hints, err = w.Hints(ctx); err != nil || hints[p.Object] != 1 {
+		t.Errorf("hints %v, %v", hints, err)
+	}
 }

@@ -152,6 +152,11 @@ func (fl *File) identify(dir mdfs.Dir, name string) error {
 			return err
 		}
 	}
+	if st.Size < s.Source.Stored && s.Source.Kind == objfmt.SourceOwn {
+		if s, err = fl.mendTorn(s); err != nil {
+			return err
+		}
+	}
 	return fl.healSize(s, st.Size)
 }
 

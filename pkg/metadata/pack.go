@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"syscall"
 	"time"
 
@@ -132,6 +133,9 @@ func (f *FS) BeginPack(ctx context.Context, members []PackMember) (*Pack, error)
 			Offset: m.Offset, Length: m.Slot.Source.Stored, Sum: m.Sum})
 	}
 	b, err := t.Encode()
+	if err == nil {
+		err = p.syncHomes()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -141,6 +145,16 @@ func (f *FS) BeginPack(ctx context.Context, members []PackMember) (*Pack, error)
 		return nil, err
 	}
 	return p, f.moveTemp(stepPack, tmp, openPacks, p.name, true)
+}
+
+// syncHomes makes the homes of new files durable before the table is, as a session
+// does ([File.syncHome]), but all by one sync.
+func (p *Pack) syncHomes() error {
+	isNew := func(m PackMember) bool { return m.first != nil }
+	if p.f.covers || !slices.ContainsFunc(p.members, isNew) || p.f.o.Omit.Has(omit.SyncHome) {
+		return nil
+	}
+	return syncAll(stepSyncAll, p.f.md)
 }
 
 // Publish makes each member's content the range of the object, on exactly the
@@ -218,42 +232,50 @@ func (p *Pack) Finish(ctx context.Context) error {
 		}
 		p.between()
 		m := &p.members[i]
-		if m.won {
-			live++
+		alive, err := p.finish(m)
+		if err == nil && !alive {
+			err = p.f.packHint(p.Object, m.Slot.Content)
 		}
-		if err := p.finish(m); err != nil {
+		if err != nil {
 			return fileError("pack", m.Slot.File, err)
 		}
+		if alive {
+			live++
+		}
 	}
-	return p.f.filePack(openPacks, p.name, p.Object, live)
+	bodies := slices.ContainsFunc(p.members, func(m PackMember) bool { return m.first == nil })
+	return p.f.filePack(openPacks, p.name, p.Object, live, bodies)
 }
 
-func (p *Pack) finish(m *PackMember) error {
+// finish puts a member that was published in order. One without a home is not
+// alive: a new file that was removed while it was still empty has left no record,
+// and no gc will come for its bytes in the pack.
+func (p *Pack) finish(m *PackMember) (alive bool, err error) {
 	if !m.won {
-		return p.f.packHint(p.Object, m.Slot.Content)
+		return false, nil
 	}
 	fl, err := p.f.openHome(m.Slot.File, homePlaces)
 	if err != nil {
-		return ignore(err, syscall.ENOENT)
+		return false, ignore(err, syscall.ENOENT)
 	}
 	defer fl.Close()
 	if err := fl.placeHome(omit.HomeAfterPack); err != nil {
-		return ignore(err, errNoHome)
+		return false, ignore(err, errNoHome)
 	}
 	_, err = fl.dropLower(Who{}, "pack", m.nonce)
-	return err
+	return true, err
 }
 
 // filePack moves a member table from a directory to packs/. A pack without live
-// members is on its way out at once.
-func (f *FS) filePack(from, name string, object objfmt.ObjectID, live int) error {
+// members is on its way out at once; one with bodies waits for their release.
+func (f *FS) filePack(from, name string, object objfmt.ObjectID, live int, bodies bool) error {
 	if live == 0 && !f.o.Omit.Has(omit.PackHints) {
 		if err := f.Retire(object, "pack"); err != nil {
 			return err
 		}
 	}
 	return f.in(from, func(d mdfs.Dir) error {
-		if live > 0 {
+		if live > 0 && bodies {
 			if err := f.enterResident(d, name, object); err != nil {
 				return err
 			}
@@ -371,7 +393,7 @@ func (f *FS) settlePack(ctx context.Context, name string, last bool) error {
 				return err
 			}
 		}
-		return f.filePack(deadName, name, object, live)
+		return f.filePack(deadName, name, object, live, true)
 	}
 	if stuck != nil {
 		return stuck

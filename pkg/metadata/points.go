@@ -26,6 +26,7 @@ var (
 	stepFirst      = fault.New("metadata.create.slot")
 	stepHome       = fault.New("metadata.create.home")
 	stepHealSize   = fault.New("metadata.heal.size")
+	stepMend       = fault.New("metadata.heal.torn")
 	stepWork       = fault.New("metadata.begin.record")
 	stepBody       = fault.New("metadata.body")
 	stepBodySync   = fault.New("metadata.body.sync")

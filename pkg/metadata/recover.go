@@ -208,11 +208,7 @@ func (fl *File) copied(ctx context.Context, s objfmt.Slot, fenced objfmt.ID) (ob
 	if err != nil {
 		return s, errors.Join(err, fl.f.dropTemp(tmp))
 	}
-	var b [4]byte
-	fl.f.random(b[:])
-	s.Content = fenced
-	copy(s.Content[sessionBytes:], b[:])
-	s.Content[sessionBytes] |= 0x80 // never one that the session counts to
+	s.Content = fl.f.another(fenced)
 	return s, fl.f.moveTemp(stepFenceBody, tmp, fanned(bodiesName, s.Content), s.Content.String(), true)
 }
 

@@ -284,7 +284,21 @@ func (v *victim) removed() error {
 	if err != nil || st.Nlink != 1 {
 		return err
 	}
-	return v.f.removeHome(stepDropHome, v.fl.id)
+	return v.dropUnwritten()
+}
+
+// dropUnwritten removes the home of a file without names that was never committed.
+// It looks at the slots again: a packer may have published meanwhile, and found the
+// home; one who has not finds none (Pack.finish).
+func (v *victim) dropUnwritten() error {
+	if err := v.f.removeHome(stepDropHome, v.fl.id); err != nil {
+		return err
+	}
+	s, _, err := v.fl.newest()
+	if err != nil || !s.Source.Packed {
+		return err
+	}
+	return v.f.packHint(s.Source.Object.Object, s.Content)
 }
 
 func (v *victim) recheck() error {

@@ -485,6 +485,9 @@ func (f *FS) recoverHome(ctx context.Context, id objfmt.ID, lives func([]byte) b
 			return err
 		}
 	}
+	if s, err = fl.mendTorn(s); err != nil {
+		return err
+	}
 	if !archived(s) {
 		return nil
 	}

@@ -65,7 +65,11 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 			off = n.size
 		}
 		f.m.d.change(f.ino, partData, func(n *inode) { n.write(c.data, off) })
+		grows := off+c.n > n.size
 		f.m.resize(f.ino, max(n.size, off+c.n))
+		if j := f.m.d.journal; j != nil && grows {
+			j.grown(f.ino)
+		}
 		return nil
 	})
 	if err != nil {

@@ -32,6 +32,7 @@ type entry struct {
 	ino   uint64
 	apply func(*inode)
 	pair  *pair // the other half of a rename, which survives with this one
+	needs int   // changes of the inode's data without which this one is not seen
 }
 
 type pair struct {
@@ -54,6 +55,15 @@ func (j *journal) domain(ino uint64, p part) domain {
 func (j *journal) add(ino uint64, p part, f func(*inode)) {
 	d := j.domain(ino, p)
 	j.changes[d] = append(j.changes[d], entry{ino: ino, apply: f})
+}
+
+// grown says that the inode's last change of attributes is the size that its last
+// change of data gave it. With one journal the size waits for the data: ext4 and XFS
+// allocate late, and show after a power failure what is before the lost bytes.
+func (j *journal) grown(ino uint64) {
+	if c := j.changes[domain{}]; j.one {
+		c[len(c)-1].needs = len(j.changes[domain{ino, partData}])
+	}
 }
 
 // join makes the last changes of two directories one.
@@ -164,7 +174,7 @@ func (j *journal) replay(n *inode, cuts map[domain]int) *inode {
 			continue // with the names
 		}
 		for _, e := range j.changes[dom][:cuts[dom]] {
-			if e.ino == n.ino {
+			if e.ino == n.ino && e.needs <= cuts[domain{n.ino, partData}] {
 				e.apply(n)
 			}
 		}

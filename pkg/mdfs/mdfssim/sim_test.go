@@ -179,3 +179,47 @@ func TestCrashLinks(t *testing.T) {
 		}
 	}
 }
+
+// With one journal a size that bytes gave a file is never durable before them.
+func TestSizeWaitsForData(t *testing.T) {
+	for _, one := range []bool{true, false} {
+		d := mdfssim.New(mdfssim.Options{Journal: true, OneJournal: one})
+		r := d.Mount(mdfssim.MountOptions{}).Root()
+		f, err := r.OpenFile("f", unix.O_CREAT|unix.O_RDWR, 0o644)
+		if err == nil {
+			_, err = f.WriteAt([]byte("bytes"), 0)
+		}
+		if err == nil {
+			err = f.Setxattr("user.slot", []byte("v"), 0)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		vs := d.Volatile()
+		keep := make([]int, len(vs))
+		for i, v := range vs {
+			keep[i] = v.Max
+		}
+		seen := map[int64]bool{}
+		for i := range vs { // all is kept but the changes of one domain
+			keep[i] = vs[i].Min
+			root := d.Crash(vs, keep).Mount(mdfssim.MountOptions{}).Root()
+			keep[i] = vs[i].Max
+			g, err := root.OpenFile("f", unix.O_RDONLY, 0)
+			if err != nil {
+				continue
+			}
+			if v, err := g.Getxattr("user.slot"); err != nil || string(v) != "v" {
+				continue
+			}
+			st, err := g.Stat()
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen[st.Size] = true
+		}
+		if seen[0] != one || seen[5] == one {
+			t.Errorf("one journal: %t: sizes %v with the bytes lost", one, seen)
+		}
+	}
+}

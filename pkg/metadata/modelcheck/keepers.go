@@ -111,6 +111,15 @@ func (p *Party) fenceWork() error {
 	return err
 }
 
+// fencePacks recovers the packs that have records, and nothing else.
+func (p *Party) fencePacks() error {
+	names, err := p.list("packs/open")
+	for _, name := range names {
+		err = errors.Join(err, p.md.RecoverPack(p.ctx, name))
+	}
+	return err
+}
+
 // repack moves the live members of every finished pack into a new one.
 func (p *Party) repack() error {
 	names, err := p.list("packs")
@@ -175,6 +184,16 @@ func (p *Party) release(name string) error {
 	defer fl.Close()
 	_, err = fl.Release(p.ctx)
 	return errors.Join(err, fl.DropBody(p.ctx))
+}
+
+// releasePacks frees the bodies of every pack that is in the queue.
+func (p *Party) releasePacks() error {
+	packs, err := p.md.Resident(p.ctx)
+	for _, pack := range packs {
+		_, e := p.md.ReleasePack(p.ctx, pack.Object)
+		err = errors.Join(err, e)
+	}
+	return err
 }
 
 // restore gives every deleted file in the trash the name again.

@@ -62,6 +62,8 @@ var pairs = []string{
 	"small/append2,stream", "small/pack,pack", "small/pack,unlink", "small/stream,release", "small/read,packrelease",
 	"small/unlink,unlink", "small/unlink,renameover", "small/restore,unlink", "small/restorever,stream", "small/fsync,fence",
 	"nothing/create,fence", "nothing/create,create", "nothing/create,unlink", "nothing/createmulti,fence",
+	"nothing/batch,fence", "nothing/batch,unlink", "nothing/batch,renameover", "nothing/batch,read", "nothing/batch,stream", "nothing/batch,gc",
+	"small/read,packthenrelease", "packed/releasepacks,release", "packed/releasepacks,change", "packed/releasepacks,repack", "bodypacked/releasepacks,stream",
 	"object/stream,fence", "object/multi,change", "object/stream,unlink", "multi/multi,fence", "multi/cut,extend",
 	"packed/repack,stream", "packed/repack,gc", "packed/release,touch", "packed/release,change", "released/read,repack",
 	"trashed/restore,gc", "trashed/restore,restore", "trashedobject/restore,fencegc", "trashedtwice/restore,gc",
@@ -85,6 +87,7 @@ func TestPairs(t *testing.T) {
 var triples = []string{
 	"small/stream,fence,pack", "small/change,pack,release", "packed/stream,repack,gc", "trashed/restore,fence,gc",
 	"small/append,pack,release", "small/append,fence,append2", "object/stream,unlink,gc", "versioned/restorever,fence,gc",
+	"nothing/batch,fence,stream", "nothing/batch,unlink,gcall", "packed/releasepacks,repack,gc",
 	"small/change,stream,fence", "object/hold,unlink,gcall", "object/unlink,purge,gcall", "trashedtwice/restore,purge,gc", "trashedtwice/gcback,restore,gc",
 }
 

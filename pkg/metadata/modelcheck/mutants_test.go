@@ -42,6 +42,7 @@ var mutants = []mutant{
 	{name: "HomeAfterRecovery", omit: omit.HomeAfterRecovery, setup: "small", deeds: []string{"pack", "change"}},
 	{name: "KeepTakenRecord", omit: omit.KeepTakenRecord, setup: "object", deeds: []string{"stream", "fence"}, noKill: true},
 	{name: "FenceBump", omit: omit.FenceBump, setup: "object", deeds: []string{"stream", "fence"}, noKill: true},
+	{name: "FenceBatch", omit: omit.FenceBatch, setup: "nothing", deeds: []string{"batch", "fencepacks"}, noKill: true},
 	{name: "RepackRecordFirst", omit: omit.RepackRecordFirst, setup: "packed", deeds: []string{"repack"}},
 	{name: "PackHints", omit: omit.PackHints, setup: "small", deeds: []string{"pack", "pack"}, noKill: true},
 	{name: "HomeCheck", omit: omit.HomeCheck, setup: "object", deeds: []string{"stream", "unlinkgc"}, noKill: true},
@@ -109,5 +110,5 @@ func (m mutant) explore(o omit.Set) Report {
 	if m.power {
 		l = Limits{Bounds: []int{0}, PowerLoss: true}
 	}
-	return Explore(newBase(m.scenario(), o, mdfssim.Options{Journal: m.power, OneJournal: m.omit == omit.PackSum}).program, l)
+	return Explore(newBase(m.scenario(), o, mdfssim.Options{Journal: m.power}).program, l)
 }

@@ -71,6 +71,30 @@ func (p *Party) fill(fl *metadata.File, name, cells string) error {
 	})
 }
 
+// batch makes a file whose content is in a pack from the beginning.
+func (p *Party) batch(name, cells string) error {
+	fl, err := p.md.Create(p.ctx, p.as(name), p.md.Tree(), name, 0o644)
+	if err != nil {
+		return err
+	}
+	b := bytesOf(cells)
+	m, err := fl.NewMember(p.ctx, int64(len(b)), objfmt.Checksum(b), time.Unix(0, epoch+1))
+	if err := errors.Join(err, fl.Close()); err != nil {
+		return err
+	}
+	return p.try(fl, replaceBy(cells), func() error {
+		members := []metadata.PackMember{m}
+		var pack packing
+		pack.members = members
+		pack.bytes.Write(b)
+		err := p.write(&pack)
+		if err == nil && !members[0].Won() {
+			err = syscall.ESTALE
+		}
+		return err
+	})
+}
+
 // syncTree makes names of users durable where fsync of an inode does not.
 func (p *Party) syncTree() error {
 	if p.w.base.disk.OneJournal || !p.w.base.disk.Journal {

@@ -24,7 +24,7 @@ func losePower(t *testing.T, s Scenario, o mdfssim.Options, l Limits) Report {
 
 // powered are the deeds and situations tried every time; long mode tries all.
 var powered = []string{
-	"nothing/create", "nothing/createmulti", "small/stream", "small/change", "small/append", "small/empty", "small/cut", "small/pack", "small/unlink",
+	"nothing/create", "nothing/batch", "packed/releasepacks", "nothing/createmulti", "small/stream", "small/change", "small/append", "small/empty", "small/cut", "small/pack", "small/unlink",
 	"object/stream", "multi/fsync", "packed/packrelease", "packed/repack", "packed/renameover", "trashed/restore", "trashedobject/gc",
 	"versioned/restorever", "versioned/gc", "versionedpacked/gc", "body/change", "object/unlinkgc",
 }

@@ -48,10 +48,13 @@ func init() {
 		{name: "hold", do: func(p *Party) error { return p.hold("f") }, named: true},
 		{name: "touch", do: func(p *Party) error { return p.touch("f") }},
 		// keepers
+		{name: "batch", do: func(p *Party) error { return p.batch("f", "n") }},
 		{name: "fence", do: func(p *Party) error { return p.recover() }},
 		{name: "pack", do: func(p *Party) error { return p.pack() }},
 		{name: "repack", do: func(p *Party) error { return p.repack() }},
 		{name: "release", do: func(p *Party) error { return p.release("f") }},
+		{name: "releasepacks", do: (*Party).releasePacks},
+		{name: "packthenrelease", do: func(p *Party) error { _ = p.pack(); return p.releasePacks() }, named: true},
 		{name: "packrelease", do: func(p *Party) error { _ = p.pack(); return p.release("f") }},
 		{name: "restore", do: func(p *Party) error { return p.restore("f") }},
 		{name: "restorever", do: func(p *Party) error { return p.restoreVersion("f") }},
@@ -64,6 +67,7 @@ func init() {
 		{name: "publish", ready: (*Party).readyPublish},
 		{name: "publishmoved", ready: (*Party).readyPublishMoved},
 		{name: "fencework", do: (*Party).fenceWork},
+		{name: "fencepacks", do: (*Party).fencePacks, named: true},
 		{name: "gc", do: func(p *Party) error { return p.gc(setupEnd) }},              // keeps its distance
 		{name: "gcall", do: func(p *Party) error { return p.gc(always) }, late: true}, // no grace at all
 		{name: "purge", do: (*Party).purge},
