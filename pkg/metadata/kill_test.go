@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"marfs/pkg/objfmt"
 )
 
 // TestKill repeats some of the crashes with a real process and a real SIGKILL,
@@ -50,6 +52,37 @@ func TestKill(t *testing.T) {
 	}
 }
 
+// A batch whose process is killed: each file is empty or has its content, nothing
+// stays open, and nothing is left over.
+func TestKillBatch(t *testing.T) {
+	for point, want := range map[string]string{
+		"metadata.create.home.after:2": "", // f is the first
+		"metadata.pack.table.after":    "",
+		"metadata.pack.slot.before":    "",
+		"metadata.pack.slot.after:2":   "object",
+		"metadata.syncfs.after":        "object",
+		"metadata.pack.done.before":    "object",
+	} {
+		t.Run(point, func(t *testing.T) {
+			w := newWorldIn(t, fastDir(t))
+			w.must(w.Close())
+			kill(t, w.root, point)
+			w.FS = w.node("node2")
+			w.must(w.Recover(ctx, nil))
+			fl := w.pinned("m")
+			s, err := fl.Newest(ctx)
+			w.must(err)
+			if s.State != objfmt.Final || empty(s) != (want == "") {
+				t.Errorf("slot %+v, want %q", s, want)
+			}
+			w.wantHome(fl.ID(), filesName)
+			w.pass(2 * time.Hour)
+			w.must(w.Sweep(ctx, *w.clock, nil))
+			w.wantNames(openPacks, 0)
+		})
+	}
+}
+
 // kill runs victimProcess in a child that kills itself at a point.
 func kill(t *testing.T, dir, point string) {
 	t.Helper()
@@ -75,4 +108,11 @@ func victimProcess(t *testing.T, dir string) {
 	w.FS = w.open(w.o)
 	fl := w.file("f", "old")
 	w.must(w.replace(w.FS, fl, "newer"))
+	w.must(w.batch("m", "n"))
+	packs, err := w.Resident(ctx)
+	w.must(err)
+	for _, p := range packs {
+		_, err = w.ReleasePack(ctx, p.Object)
+		w.must(err)
+	}
 }

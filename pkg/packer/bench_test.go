@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -26,6 +27,7 @@ func BenchmarkIngest(b *testing.B) {
 			var n atomic.Int64
 			b.SetParallelism(2)
 			b.ResetTimer()
+			before := cpu()
 			b.RunParallel(func(pb *testing.PB) {
 				me := n.Add(1)
 				for i := 0; pb.Next(); i++ {
@@ -33,6 +35,7 @@ func BenchmarkIngest(b *testing.B) {
 				}
 			})
 			b.StopTimer()
+			b.ReportMetric(float64(cpu()-before)/1e3/float64(b.N), "cpu-µs/op")
 			backlog, err := w.Backlog(ctx)
 			w.must(err)
 			b.ReportMetric(100*(1-float64(backlog.Files)/float64(b.N)), "%packed")
@@ -40,6 +43,15 @@ func BenchmarkIngest(b *testing.B) {
 			done.Wait()
 		})
 	}
+}
+
+// cpu is what this process has used of the processors.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // BenchmarkPack packs staged files of 4 KiB, and says what one costs.
@@ -52,7 +64,9 @@ func BenchmarkPack(b *testing.B) {
 		w.file(fmt.Sprintf("d%d/f%d", i/1000, i), content)
 	}
 	b.ResetTimer()
+	before := cpu()
 	r := w.pack(PackOptions{All: true})
+	b.ReportMetric(float64(cpu()-before)/1e3/float64(b.N), "cpu-µs/op")
 	b.StopTimer()
 	if r.Files != int64(b.N) {
 		b.Fatalf("%+v", r)

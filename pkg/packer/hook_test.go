@@ -85,6 +85,9 @@ func (f *hookedFile) ReadAt(b []byte, off int64) (int, error) {
 
 func (f *hookedFile) Setxattr(attr string, v []byte, flags int) error {
 	f.hook("setxattr")
+	if _, err := f.File.Getxattr(brokenAttr); err == nil {
+		return syscall.EIO
+	}
 	return f.File.Setxattr(attr, v, flags)
 }
 
@@ -106,3 +109,6 @@ func (f *hookedFile) Allocate(mode uint32, off, n int64) error {
 }
 
 func (f *hookedFile) Close() error { f.hook("close"); return f.File.Close() }
+
+// brokenAttr is what makes an inode one whose xattrs cannot be written.
+const brokenAttr = "user.broken"

@@ -372,3 +372,28 @@ func TestPackForeign(t *testing.T) {
 	}
 	w.wantPacked("0", "19")
 }
+
+// A file whose slots cannot be written does not keep the others from being packed.
+func TestPackBrokenInode(t *testing.T) {
+	w := newWorld(t, policy)
+	w.md = func(md mdfs.FS) mdfs.FS { return &hooked{FS: md, hook: func(string) {}} }
+	p := w.packer(w.open("node2"), policy)
+	texts := map[string]string{"a": "a", "b": "b", "c": "c"}
+	for _, name := range all(texts) {
+		w.fileAs(p.c.Meta, name, texts[name])
+	}
+	w.must(opened(w.FS, "b", func(fl *metadata.File) error { return fl.Inode().Setxattr(brokenAttr, nil, 0) }))
+	for range 3 {
+		if _, err := p.Pack(ctx, PackOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+	w.wantPacked("a", "c")
+	w.wantText(texts)
+	w.must(opened(w.FS, "b", func(fl *metadata.File) error { return fl.Inode().Removexattr(brokenAttr) }))
+	clear(p.troubled)
+	if _, err := p.Pack(ctx, PackOptions{}); err != nil {
+		t.Error(err)
+	}
+	w.wantPacked("b")
+}

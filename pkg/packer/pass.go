@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
+	"slices"
 	"syscall"
 	"time"
 
@@ -275,6 +277,12 @@ func (ps *pass) pack(ctx context.Context, list []candidate) (n int, err error) {
 	if ctx.Err() != nil {
 		return n, ctx.Err()
 	}
+	if bad := blamed(items, err); bad != nil { // the next pass makes it without that file
+		ps.p.troubled.add(bad.Member.Slot)
+		ps.alone(bad.Member.Slot.File, err)
+		ps.wait(time.Now())
+		return n, nil
+	}
 	if ps.p.wrote(int(place), err); err != nil {
 		ps.failed[place] = err
 		ps.wait(ps.p.pausedUntil(int(place)))
@@ -283,6 +291,20 @@ func (ps *pass) pack(ctx context.Context, list []candidate) (n int, err error) {
 	}
 	ps.tally(object, items)
 	return n, nil
+}
+
+// blamed is the item without which a pack might have been written: package metadata
+// names the file that it could not publish.
+func blamed(items []Item, err error) *Item {
+	var p *fs.PathError
+	if !errors.As(err, &p) {
+		return nil
+	}
+	i := slices.IndexFunc(items, func(it Item) bool { return p.Path == "file "+it.Member.Slot.File.String() })
+	if i < 0 {
+		return nil
+	}
+	return &items[i]
 }
 
 // tally counts what became of the items of a pack.
