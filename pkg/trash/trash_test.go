@@ -160,7 +160,7 @@ func (w *world) file(c mdfs.Cred, path, text string) objfmt.ID {
 		if _, err := own.Body().WriteAt([]byte(text), 0); err != nil {
 			return err
 		}
-		_, err = own.Commit(ctx, int64(len(text)), objfmt.Checksum([]byte(text)))
+		_, err = own.Commit(ctx, int64(len(text)), objfmt.Checksum([]byte(text)), true)
 		return err
 	})
 	return id
