@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -575,5 +576,56 @@ func TestEmptiedWhileStaged(t *testing.T) {
 		closeFile(t, f)
 		same(t, name, get(t, d, "f"), []byte("new"))
 		same(t, name+", elsewhere", get(t, dir(t, w.node("b"), "/proj"), "f"), []byte("new"))
+	}
+}
+
+// TestReadersOfStaged reads a file all the time, while it grows from its own body
+// into objects, with commits and packing on the way: readers get the beginning of
+// what is written.
+func TestReadersOfStaged(t *testing.T) {
+	w := stagingWorld(t)
+	d, e := dir(t, w.node("a"), "/proj"), dir(t, w.node("b"), "/proj")
+	content := random(1, 3*stageLimit)
+	for round := range 3 {
+		name := fmt.Sprint("f", round)
+		f := create(t, d, name)
+		stop := make(chan struct{})
+		var readers sync.WaitGroup
+		for i, from := range []*namespace.Dir{d, d, e} {
+			readers.Go(func() {
+				r := open(t, from, name, syscall.O_RDONLY)
+				defer r.Close()
+				p := make([]byte, 5000)
+				for k := int64(i); ; k += 3 {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					off := k * 997 % int64(len(content))
+					n, err := r.ReadAt(ctx, me, p, off)
+					if err != nil && err != io.EOF || !bytes.Equal(p[:n], content[off:off+int64(n)]) {
+						t.Errorf("read %d bytes at %d, error %v; they are not what was written", n, off, err)
+						return
+					}
+				}
+			})
+		}
+		for off := 0; off < len(content); off += 8192 {
+			write(t, f, int64(off), content[off:min(off+8192, len(content))])
+			switch off / 8192 % 4 {
+			case round:
+				if err := f.Flush(ctx); err != nil {
+					t.Error(err)
+				}
+			case 3:
+				w.pack(round == 2)
+			}
+		}
+		closeFile(t, f)
+		w.pack(true)
+		close(stop)
+		readers.Wait()
+		same(t, name, get(t, e, name), content)
 	}
 }
