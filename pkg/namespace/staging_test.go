@@ -619,11 +619,11 @@ func TestReadersOfStaged(t *testing.T) {
 					t.Error(err)
 				}
 			case 3:
-				w.pack(round == 2)
+				w.packStaged(round == 2)
 			}
 		}
 		closeFile(t, f)
-		w.pack(true)
+		w.packStaged(true)
 		close(stop)
 		readers.Wait()
 		same(t, name, get(t, e, name), content)
