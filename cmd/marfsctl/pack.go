@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -41,7 +42,7 @@ or the daemon's user can run it.`,
 	}
 	f := cmd.Flags()
 	namespaceFlag(cmd, &o.namespaces)
-	f.BoolVar(&o.all, "all", false, "also what has not rested yet")
+	f.BoolVar(&o.all, "all", false, "also what has not rested yet, and what mounts are packing at the moment")
 	f.BoolVar(&o.release, "release", false, "then free the bytes of all that is packed in the metadata filesystem")
 	return cmd
 }
@@ -118,16 +119,46 @@ func (a *app) packNamespace(ctx context.Context, n config.Opened, o packOptions)
 	}
 	p := a.progress("pack of "+n.Name, "files")
 	defer p.end()
-	r, err := n.Packer.Pack(ctx, packer.PackOptions{All: o.all, Others: true, Release: o.release, Progress: func(r packer.Result) {
-		p.set(tally{items: r.Files + r.Lost, total: max(before.Files, r.Files+r.Lost), bytes: r.Bytes})
-	}})
-	done := packedNamespace{Name: n.Name, Files: r.Files, Bytes: r.Bytes, Packs: r.Packs, Lost: r.Lost, Released: r.Released}
+	done := packedNamespace{Name: n.Name}
+	for patience := claimTime; ; patience -= claimPause {
+		had := done
+		r, e := n.Packer.Pack(ctx, packer.PackOptions{All: o.all, Others: true, Release: o.release, Progress: func(r packer.Result) {
+			files := had.Files + had.Lost + r.Files + r.Lost
+			p.set(tally{items: files, total: max(before.Files, files), bytes: had.Bytes + r.Bytes})
+		}})
+		done.add(r)
+		if err = e; err != nil || !o.all || r.Claimed == 0 || patience <= 0 {
+			break
+		}
+		if r.Files > 0 {
+			patience = claimTime
+		}
+		select { // mounts are at the rest: what they leave is packed here
+		case <-ctx.Done():
+		case <-time.After(claimPause):
+		}
+	}
 	if ctx.Err() != nil {
-		return done, err
+		return done, errors.Join(err, ctx.Err())
 	}
 	after, e := n.Packer.Backlog(ctx)
 	done.Left = after.Files
 	return done, errors.Join(err, e)
+}
+
+// With --all, how long the packers of mounts are waited for when nothing moves, and how
+// often it is looked.
+const (
+	claimTime  = 5 * time.Minute
+	claimPause = 500 * time.Millisecond
+)
+
+func (n *packedNamespace) add(r packer.Result) {
+	n.Files += r.Files
+	n.Bytes += r.Bytes
+	n.Packs += r.Packs
+	n.Lost += r.Lost
+	n.Released += r.Released
 }
 
 func (a *app) showPacked(r packResult) error {
@@ -146,7 +177,7 @@ func (a *app) showPacked(r packResult) error {
 		fmt.Fprintln(a.out, lostMeans)
 	}
 	if slices.ContainsFunc(r.Namespaces, func(n packedNamespace) bool { return n.Left > 0 }) {
-		fmt.Fprintln(a.out, "left are files that are open, have not rested yet (--all), or that a mount is packing")
+		fmt.Fprintln(a.out, "left are files that are being written, have not rested yet, or that a mount is packing (--all takes both)")
 	}
 	return nil
 }

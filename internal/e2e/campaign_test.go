@@ -35,6 +35,9 @@ func TestCampaign(t *testing.T) {
 		}
 	}
 	m.Ctl("pack", "--all", "--release")
+	if waiting := filesBelow(t, filepath.Join(m.Dir, "metadata", "staged")); len(waiting) > 0 {
+		t.Errorf("%d files wait to be packed still", len(waiting))
+	}
 	cold(t, m)
 	for i := range 3 {
 		if err := sameTree(src, m.Join(fmt.Sprint("copy", i))); err != nil {

@@ -163,6 +163,7 @@ type Result struct {
 	Files, Bytes int64 // packed
 	Packs        int64 // made
 	Lost         int64 // members that changed meanwhile, or could not be read
+	Claimed      int64 // files that another packer is packing
 	Released     int64 // bytes freed in the metadata filesystem
 }
 

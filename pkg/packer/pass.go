@@ -245,6 +245,7 @@ func (ps *pass) open(ctx context.Context, id objfmt.ID, st *mdfs.Stat) error {
 		return err
 	}
 	if !mine {
+		ps.sum.Claimed++
 		ps.p.notMine(id)
 		return nil
 	}
