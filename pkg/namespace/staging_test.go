@@ -454,69 +454,69 @@ func TestTimesAndModes(t *testing.T) {
 	}
 }
 
-// room is how many of these fail from now on.
-type room struct{ writes, slots, ends atomic.Int64 }
+// crampedRoom is how many of these fail from now on.
+type crampedRoom struct{ writes, slots, ends atomic.Int64 }
 
-// fullFS has no room for a while: for files that begin with "big", first slots, and
+// crampedFS has no room for a while: for files that begin with "big", first slots, and
 // the second slots of these.
-type fullFS struct {
+type crampedFS struct {
 	mdfs.FS
-	full *room
+	full *crampedRoom
 }
 
-type fullDir struct {
+type crampedDir struct {
 	mdfs.Dir
-	full *room
+	full *crampedRoom
 }
 
-type fullFile struct {
+type crampedFile struct {
 	mdfs.File
-	full *room
+	full *crampedRoom
 }
 
-func (f fullFS) Root() mdfs.Dir { return fullDir{f.FS.Root(), f.full} }
+func (f crampedFS) Root() mdfs.Dir { return crampedDir{f.FS.Root(), f.full} }
 
-func (d fullDir) OpenDir(name string) (mdfs.Dir, error) {
+func (d crampedDir) OpenDir(name string) (mdfs.Dir, error) {
 	dir, err := d.Dir.OpenDir(name)
-	return fullDir{dir, d.full}, err
+	return crampedDir{dir, d.full}, err
 }
 
-func (d fullDir) Again() (mdfs.Dir, error) {
+func (d crampedDir) Again() (mdfs.Dir, error) {
 	dir, err := d.Dir.Again()
-	return fullDir{dir, d.full}, err
+	return crampedDir{dir, d.full}, err
 }
 
-func unwrap(d mdfs.Dir) mdfs.Dir {
-	if f, ok := d.(fullDir); ok {
+func uncramped(d mdfs.Dir) mdfs.Dir {
+	if f, ok := d.(crampedDir); ok {
 		return f.Dir
 	}
 	return d
 }
 
-func (d fullDir) Link(name string, to mdfs.Dir, newname string) error {
-	return d.Dir.Link(name, unwrap(to), newname)
+func (d crampedDir) Link(name string, to mdfs.Dir, newname string) error {
+	return d.Dir.Link(name, uncramped(to), newname)
 }
 
-func (d fullDir) Rename(name string, to mdfs.Dir, newname string, flags uint) error {
-	return d.Dir.Rename(name, unwrap(to), newname, flags)
+func (d crampedDir) Rename(name string, to mdfs.Dir, newname string, flags uint) error {
+	return d.Dir.Rename(name, uncramped(to), newname, flags)
 }
 
-func (d fullDir) OpenFile(name string, flag int, perm uint32) (mdfs.File, error) {
+func (d crampedDir) OpenFile(name string, flag int, perm uint32) (mdfs.File, error) {
 	fl, err := d.Dir.OpenFile(name, flag, perm)
 	if err != nil {
 		return nil, err
 	}
-	return fullFile{fl, d.full}, nil
+	return crampedFile{fl, d.full}, nil
 }
 
-func (f fullFile) WriteAt(p []byte, off int64) (int, error) {
+func (f crampedFile) WriteAt(p []byte, off int64) (int, error) {
 	if len(p) > 3 && string(p[:3]) == "big" && f.full.writes.Add(-1) >= 0 {
 		return 0, &os.PathError{Op: "pwrite", Path: "x", Err: syscall.ENOSPC}
 	}
 	return f.File.WriteAt(p, off)
 }
 
-func (f fullFile) Setxattr(attr string, v []byte, flags int) error {
+func (f crampedFile) Setxattr(attr string, v []byte, flags int) error {
 	if strings.HasSuffix(attr, ".v1") && f.full.slots.Add(-1) >= 0 || strings.HasSuffix(attr, ".v2") &&
 		bytes.Contains(v, []byte(" own=8,")) && f.full.ends.Add(-1) >= 0 {
 		return &os.PathError{Op: "setxattr", Path: "x", Err: syscall.EDQUOT}
@@ -533,8 +533,8 @@ func TestNoRoom(t *testing.T) {
 		kind                string
 	}{{1, 0, 0, "own"}, {0, 1, 0, "own"}, {0, 0, 2, "own"}, {1, 1, 2, "uni"}, {always, 0, 0, "uni"}, {0, 0, always, "uni"}} {
 		w := stagingWorld(t)
-		var full room
-		w.md = func(md mdfs.FS) mdfs.FS { return fullFS{md, &full} }
+		var full crampedRoom
+		w.md = func(md mdfs.FS) mdfs.FS { return crampedFS{md, &full} }
 		d := dir(t, w.node("a"), "/proj")
 		put(t, d, "before", []byte("waits"))
 		full.writes.Store(c.writes)
