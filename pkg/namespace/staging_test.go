@@ -30,8 +30,8 @@ func stagingWorld(t testing.TB) *world {
 	return w
 }
 
-// pack packs everything that node a has staged, and with release frees the bodies.
-func (w *world) pack(release bool) packer.Result {
+// packStaged packs everything that node a has staged, and with release frees the bodies.
+func (w *world) packStaged(release bool) packer.Result {
 	w.t.Helper()
 	r, err := w.packers["a"].Pack(ctx, packer.PackOptions{All: true, Release: release})
 	if err != nil {
@@ -103,10 +103,10 @@ func TestStaged(t *testing.T) {
 		}
 	}
 	check("staged")
-	w.pack(false)
+	w.packStaged(false)
 	wantType(t, a, "f4096", "packed")
 	check("packed")
-	w.pack(true)
+	w.packStaged(true)
 	check("released")
 }
 
@@ -118,13 +118,13 @@ func TestOutgrown(t *testing.T) {
 		"at once":           func(*world, *namespace.File) error { return nil },
 		"flushed":           func(_ *world, f *namespace.File) error { return f.Flush(ctx) },
 		"synced":            func(_ *world, f *namespace.File) error { return f.Commit(ctx) },
-		"packed":            func(w *world, f *namespace.File) error { err := f.Flush(ctx); w.pack(false); return err },
-		"packed, released":  func(w *world, f *namespace.File) error { err := f.Flush(ctx); w.pack(true); return err },
+		"packed":            func(w *world, f *namespace.File) error { err := f.Flush(ctx); w.packStaged(false); return err },
+		"packed, released":  func(w *world, f *namespace.File) error { err := f.Flush(ctx); w.packStaged(true); return err },
 		"appended, flushed": func(_ *world, f *namespace.File) error { return appendTo(f, want, 30_000, 50_000) },
 		"appended":          func(_ *world, f *namespace.File) error { return appendTo(f, want, 30_000, 0) },
 		"packed, appended": func(w *world, f *namespace.File) error {
 			err := f.Flush(ctx)
-			w.pack(true)
+			w.packStaged(true)
 			return errors.Join(err, appendTo(f, want, 30_000, 50_000))
 		},
 	} {
@@ -221,7 +221,7 @@ func TestManyFlushes(t *testing.T) {
 				}
 				same(t, "elsewhere", get(t, e, "f"), want)
 				if mode == "packed on the way" && i == 20 {
-					w.pack(true)
+					w.packStaged(true)
 				}
 			}
 			closeFile(t, f)
@@ -236,7 +236,7 @@ func TestManyFlushes(t *testing.T) {
 			if n := len(w.objectKeys()); n != objects {
 				t.Errorf("%d objects, want %d", n, objects)
 			}
-			w.pack(true)
+			w.packStaged(true)
 			wantType(t, d, "f", "packed")
 			same(t, "in the end", get(t, d, "f"), want)
 		})
@@ -251,7 +251,7 @@ func TestSmallOverwrite(t *testing.T) {
 		d, e := dir(t, w.node("a"), "/proj"), dir(t, w.node("b"), "/proj")
 		put(t, d, "f", []byte("old content"))
 		if packed {
-			w.pack(true)
+			w.packStaged(true)
 		}
 		before := len(w.objectKeys())
 		r := open(t, e, "f", syscall.O_RDONLY)
@@ -269,7 +269,7 @@ func TestSmallOverwrite(t *testing.T) {
 		}
 		same(t, "elsewhere", get(t, e, "f"), []byte("new"))
 		wantRead(t, r, []byte("old content"))
-		w.pack(true)
+		w.packStaged(true)
 		same(t, "packed", get(t, e, "f"), []byte("new"))
 	}
 }
@@ -322,8 +322,8 @@ func TestReadWhilePacked(t *testing.T) {
 			}
 			check("recovered")
 		}
-		w.pack(true)
-		w.pack(true)
+		w.packStaged(true)
+		w.packStaged(true)
 		check("in the end")
 		return hit
 	}
@@ -382,7 +382,7 @@ func TestDamagedBody(t *testing.T) {
 	if !strings.Contains(w.log.String(), "own body of file") {
 		t.Errorf("the log does not tell: %s", w.log.String())
 	}
-	w.pack(false)
+	w.packStaged(false)
 	wantType(t, d, "packed", "packed")
 	damage("packed")
 	same(t, "packed", get(t, d, "packed"), want)
@@ -438,7 +438,7 @@ func TestTimesAndModes(t *testing.T) {
 		check("being written")
 		closeFile(t, f)
 		check("closed")
-		w.pack(true)
+		w.packStaged(true)
 		check("packed")
 		if got := layout(t, d, name).Slot.MTime; !got.Equal(old) {
 			t.Errorf("%s: the slot says %v", name, got)
@@ -690,11 +690,11 @@ func TestReadersOfStaged(t *testing.T) {
 					t.Error(err)
 				}
 			case 3:
-				w.pack(round == 2)
+				w.packStaged(round == 2)
 			}
 		}
 		closeFile(t, f)
-		w.pack(true)
+		w.packStaged(true)
 		close(stop)
 		readers.Wait()
 		same(t, name, get(t, e, name), content)
