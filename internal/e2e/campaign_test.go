@@ -90,6 +90,14 @@ func TestCampaign(t *testing.T) {
 		t.Errorf("%d bytes are stored for %d live ones, want at most %d", after, live, want+want/10)
 	}
 	wantClean(t, m)
+
+	for i := range 3 { // and nothing stays of nothing, without a repack
+		mustRun(t, "rm", "-r", m.Join(fmt.Sprint("copy", i)))
+	}
+	collect(t, m)
+	if rest := stored(t, server); rest > 0 {
+		t.Errorf("%d bytes are stored for no file", rest)
+	}
 }
 
 // cold mounts again, with nothing cached.

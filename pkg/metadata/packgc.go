@@ -3,6 +3,7 @@ package metadata
 import (
 	"context"
 	"errors"
+	"fmt"
 	"syscall"
 
 	"marfs/pkg/mdfs"
@@ -108,4 +109,39 @@ func (f *FS) dropHints(object objfmt.ObjectID) error {
 		}
 		return ignore(removeDir(stepHint, all, object.String()), syscall.ENOENT, syscall.ENOTEMPTY)
 	})
+}
+
+// RetireDead puts the packs of which every content is noted as dead into the queue of
+// expiry, and returns how many. Whether they are is gc's to find out.
+func (f *FS) RetireDead(ctx context.Context) (retired int, err error) {
+	hints, err := f.Hints(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for pack, dead := range hints {
+		done, err := f.retireDead(ctx, pack, dead)
+		if err != nil {
+			return retired, fmt.Errorf("pack %s: %w", pack, err)
+		}
+		if done {
+			retired++
+		}
+	}
+	return retired, nil
+}
+
+func (f *FS) retireDead(ctx context.Context, pack objfmt.ObjectID, dead int) (bool, error) {
+	var st mdfs.Stat
+	err := f.in(packsName, func(d mdfs.Dir) (err error) {
+		st, err = d.Lstat(pack.String())
+		return err
+	})
+	// The table tells by its size that more than those must be in it, without being read.
+	if err != nil || st.Size > objfmt.MemberTableSize(dead) {
+		return false, ignore(err, syscall.ENOENT)
+	}
+	if refs, err := f.TrashOf(ctx, objfmt.ID(pack)); err != nil || len(refs) > 0 {
+		return false, err // it is in the queue
+	}
+	return true, f.Retire(pack, "pack")
 }

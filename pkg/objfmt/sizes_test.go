@@ -28,3 +28,16 @@ func TestWorkedSizes(t *testing.T) {
 		t.Errorf("a member takes %d bytes, want %d", got, want)
 	}
 }
+
+func TestMemberTableSize(t *testing.T) {
+	for _, n := range []int{1, 2, 100} {
+		table := MemberTable{Object: ObjectRef{Object: ObjectID{1}}}
+		for i := range n {
+			table.Members = append(table.Members, Member{File: ID{1}, Content: ID{2, byte(i)}, Offset: int64(i), Length: 1})
+		}
+		b, err := table.Encode()
+		if err != nil || int64(len(b)) != MemberTableSize(n) {
+			t.Errorf("%d members: %d bytes, want %d, error %v", n, len(b), MemberTableSize(n), err)
+		}
+	}
+}

@@ -196,6 +196,13 @@ func (t *MemberTable) Encode() ([]byte, error) {
 	return w.close(), nil
 }
 
+// MemberTableSize is how many bytes the table of a pack with so many members takes, as
+// it is written before the pack is: without a layout.
+func MemberTableSize(members int) int64 {
+	const head, placement, sum = 8 + 4 + 16 + 16 + 8 + 4, 4 + 4 + 3*4, 8
+	return head + placement + int64(members)*memberBytes + sum
+}
+
 // ParseMemberTable reads a table's file.
 func ParseMemberTable(b []byte) (*MemberTable, error) {
 	t, err := parseMemberTable(b)

@@ -179,6 +179,7 @@ func (c *Collector) Collect(ctx context.Context, t *Trash, a *Audit) (Report, er
 	}
 	k.destroy(ctx, l, places)
 	k.prune(ctx, places)
+	k.retire(ctx)
 	return k.end(ctx.Err())
 }
 
@@ -438,6 +439,16 @@ func (k *collection) prune(ctx context.Context, places []string) {
 		if err := k.trash.Meta.PruneDay(ctx, day); err != nil {
 			k.failed(err)
 		}
+	}
+}
+
+// retire puts packs with nothing but dead bytes on their way: a later gc destroys them.
+func (k *collection) retire(ctx context.Context) {
+	if ctx.Err() != nil {
+		return
+	}
+	if _, err := k.trash.Meta.RetireDead(ctx); err != nil && ctx.Err() == nil {
+		k.failed(err)
 	}
 }
 

@@ -88,25 +88,8 @@ func (p *Party) expireAll() (err error) {
 
 // retireDead queues packs that hold nothing live, as the packer does by hints.
 func (p *Party) retireDead() error {
-	hints, err := p.md.Hints(p.ctx)
-	if err != nil {
-		return err
-	}
-	for pack, dead := range hints {
-		t, err := p.md.Members(p.ctx, pack)
-		if errors.Is(err, unix.ENOENT) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if dead >= len(t.Members) {
-			if err := p.md.Retire(pack, "pack"); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	_, err := p.md.RetireDead(p.ctx)
+	return err
 }
 
 // list names the entries of a private directory.
