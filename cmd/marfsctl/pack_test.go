@@ -50,7 +50,7 @@ a          never  0      0        0     0 B    -      0 B   0 B
 no pack is to be rewritten
 `},
 		{repackResult{Namespaces: []repackNamespace{n}}, true, `NAMESPACE  PACK                        MEMBERS  LIVE  BYTES    ALIVE          DEAD     PINNED
-a          00000000000000000000000001  10       2     1000 B   250 B (25%)    750 B    50 B
+a          00000000000000000000000001  10       2     1000 B   250 B (25%)    700 B    50 B
 a          00000000000000000000000002  4        2     3.0 MiB  1.0 MiB (33%)  2.0 MiB  0 B
 
 NAMESPACE  BELOW  PACKS  MEMBERS  LIVE  BYTES    ALIVE          DEAD     PINNED

@@ -107,10 +107,11 @@ func (n *repackNamespace) add(c packer.Candidate, list bool) {
 	n.Live += int64(c.Live)
 	n.Bytes += c.Bytes
 	n.Alive += c.Alive
-	n.Dead += c.Bytes - c.Alive
+	dead := c.Bytes - c.Alive - c.Pinned
+	n.Dead += dead
 	n.Pinned += c.Pinned
 	if list {
-		n.List = append(n.List, repackPack{c.Object.String(), c.Members, c.Live, c.Bytes, c.Alive, c.Bytes - c.Alive, c.Pinned})
+		n.List = append(n.List, repackPack{c.Object.String(), c.Members, c.Live, c.Bytes, c.Alive, dead, c.Pinned})
 	}
 }
 
