@@ -54,6 +54,14 @@ func makeFile(d *namespace.Dir, c namespace.Caller, name string) error {
 	return errors.Join(err, f.Commit(ctx), f.Close())
 }
 
+func makeEmpty(d *namespace.Dir, c namespace.Caller, name string) error {
+	f, _, err := d.Create(context.Background(), c, name, uint32(os.O_WRONLY), 0o640)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Commit(context.Background()), f.Close())
+}
+
 func removeFile(d *namespace.Dir, c namespace.Caller, name string) error {
 	return d.Unlink(context.Background(), c, name)
 }

@@ -24,7 +24,7 @@ func TestScripts(t *testing.T) {
 			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exitsWith, "made": onFiles(makeFile), "removed": onFiles(makeAndRemove), "unlinked": onFiles(removeFile), "readable": onFiles(fileIsThere),
+			"exits": exitsWith, "made": onFiles(makeFile), "emptied": onFiles(makeEmpty), "removed": onFiles(makeAndRemove), "unlinked": onFiles(removeFile), "readable": onFiles(fileIsThere),
 		},
 	})
 }

@@ -132,7 +132,7 @@ func (a *app) warnLate(cfg *config.Config, n *config.NamespaceStatus) {
 		}
 	}
 	fmt.Fprintf(a.err, "%s: warning: namespace %s: the oldest staged file waits for %s to be packed, pack.max_age is %v\n", program, n.Name, ageText(time.Since(n.Staging.Oldest)), maxAge)
-	advice.PrintHint(a.err, "mounts of the namespace pack: one must be up and reach the stores, and its log says what fails; marfsctl pack --namespace "+n.Name+" packs now")
+	advice.PrintHint(a.err, "mounts of the namespace pack: one must be up and reach the stores, and its log says what fails; marfsctl pack --namespace "+n.Name+" packs now. A file that a program holds open and has not synced waits, too")
 }
 
 // ageText is a time in its two largest units.

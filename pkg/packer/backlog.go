@@ -16,7 +16,7 @@ type Backlog struct {
 }
 
 // Backlog counts it, by listing queues. No file is opened, so files that are being
-// written count as well.
+// written count as well, but for those without bytes in the metadata filesystem.
 func (p *Packer) Backlog(ctx context.Context) (b Backlog, err error) {
 	for id, err := range p.c.Meta.Staged(ctx) {
 		if err != nil {
@@ -28,6 +28,9 @@ func (p *Packer) Backlog(ctx context.Context) (b Backlog, err error) {
 		}
 		if err != nil {
 			return b, err
+		}
+		if st.Size == 0 { // nothing to pack: empty, or on its way to objects
+			continue
 		}
 		b.Files++
 		b.Bytes += p.stagedBytes(&st)
