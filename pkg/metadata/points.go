@@ -162,7 +162,16 @@ func writeAt(p *fault.Step, fl mdfs.File, b []byte, off int64) error {
 	})
 }
 
-func syncFile(p *fault.Step, fl mdfs.File) error { return p.Do(fl.Sync) }
+// ErrUnsynced is an fsync of a file that has failed. Another may succeed, though
+// bytes written before are lost.
+var ErrUnsynced = errors.New("not durable")
+
+func syncFile(p *fault.Step, fl mdfs.File) error {
+	if err := p.Do(fl.Sync); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnsynced, err)
+	}
+	return nil
+}
 
 func syncDir(p *fault.Step, d mdfs.Dir) error { return p.Do(d.Sync) }
 

@@ -265,6 +265,11 @@ func (fl *File) droppable(s objfmt.Slot, higher []objfmt.Slot, who Who, why stri
 	}
 	for _, h := range higher {
 		if fl.covered(s, h) {
+			if s.Source.Packed && h.Content != s.Content { // no version, so no gc tells
+				if err := fl.f.packHint(s.Source.Object.Object, s.Content); err != nil {
+					return false, ignore(err, syscall.ENOSPC, syscall.EDQUOT) // recovery comes back
+				}
+			}
 			return true, fl.dropCopy(s, h)
 		}
 	}

@@ -213,6 +213,7 @@ func (w *stream) unstage() error {
 	if err := w.begin(); err != nil {
 		return err
 	}
+	w.moved.Add(1)
 	w.stage, w.spool = inObjects, spool{}
 	if err := w.copyStaged(v, w.upload); err != nil {
 		return err
@@ -222,7 +223,6 @@ func (w *stream) unstage() error {
 		return w.sess.Discard(old)
 	case own != nil && own.Base().Size == 0:
 		// Nobody but this mount's readers has ever seen these bytes.
-		w.moved.Add(1)
 		return own.Body().Truncate(0)
 	}
 	w.left = true // a slot names them still
@@ -235,9 +235,9 @@ func (w *stream) publishStaged(kind commitKind) (done bool, err error) {
 	s := w.inode.space
 	switch {
 	case w.stage == inBody:
-		err = s.withRoom(w.ctx, func() error { return w.publishBody(kind) })
+		err = s.withRoom(w.ctx, onceSynced(func() error { return w.publishBody(kind) }))
 	case w.own != nil:
-		err = s.withRoom(w.ctx, func() error { return w.publishOwn() })
+		err = s.withRoom(w.ctx, onceSynced(w.publishOwn))
 	}
 	if noRoom(err) {
 		if w.own != nil && w.slot.Prev == w.own.Base().Nonce {
@@ -253,9 +253,29 @@ func (w *stream) publishStaged(kind commitKind) (done bool, err error) {
 	return err == nil, err
 }
 
+// onceSynced does not do again what has failed to make bytes durable: the system may
+// have dropped them, and an fsync that finds nothing to do succeeds. Objects are made
+// of what can still be read, and is what was written.
+func onceSynced(do func() error) func() error {
+	var unsynced error
+	return func() error {
+		if unsynced != nil {
+			return unsynced
+		}
+		err := do()
+		if errors.Is(err, metadata.ErrUnsynced) {
+			unsynced = err
+		}
+		return err
+	}
+}
+
 // publishOwn ends the right to write the own body. A program that is left to sync
-// does so by File.Commit.
+// does so by File.Commit. What is published may be packed and released, so readers
+// who have not read yet what they found in the body look again; before, since
+// nobody waits for them.
 func (w *stream) publishOwn() error {
+	w.moved.Add(1)
 	slot, err := w.own.Commit(w.ctx, w.pos(), w.sum, !w.inode.space.cfg.LazySync)
 	if slot.Nonce != 0 {
 		w.slot = slot
