@@ -55,10 +55,24 @@ func (fl *File) release(pack objfmt.ObjectID) (bool, error) {
 	if err := fl.note(mtimeOf(&st)); err != nil {
 		return false, err
 	}
-	if err := fl.punchArchived(st.Size, pack); err != nil {
-		return false, errors.Join(err, fl.endPunch(mtimeOf(&st)))
+	err = fl.punchArchived(st.Size, pack)
+	if errors.Is(err, errNoNote) {
+		return false, err // the mtime is whose it was
 	}
-	return true, fl.endPunch(mtimeOf(&st))
+	return err == nil, errors.Join(err, fl.endPunch(mtimeOf(&st)), fl.replaced(s, mtimeOf(&st)))
+}
+
+// replaced looks whether the file has got another content meanwhile, whose time has
+// been overwritten by that of the old one.
+func (fl *File) replaced(old objfmt.Slot, mtime time.Time) error {
+	top, _, err := fl.newest()
+	if err != nil || top.Content == old.Content || top.State == objfmt.Open && empty(top) {
+		return err
+	}
+	if st, err := fl.inode.Stat(); err != nil || !mtimeOf(&st).Equal(mtime) {
+		return err
+	}
+	return fl.settle(top, true)
 }
 
 // holdsData tells whether the own body has any bytes: blocks of xattrs do not count.
@@ -94,13 +108,20 @@ func (fl *File) note(mtime time.Time) error {
 	return err
 }
 
+// errNoNote means that somebody has opened the file, taken the release for that of a
+// dead releaser, and ended it.
+var errNoNote = fmt.Errorf("the file was opened: %w", syscall.EBUSY)
+
 // punchArchived punches when the slot still says archived. The slot is made
 // durable first: the punch may reach the disk before it otherwise [F]. That it
 // names a pack is durable already.
 func (fl *File) punchArchived(size int64, pack objfmt.ObjectID) error {
-	s, _, err := fl.newest()
-	if err == nil && !archived(s) {
+	s, noted, err := fl.newest()
+	switch {
+	case err == nil && !archived(s):
 		err = errLost
+	case err == nil && !noted.punch:
+		err = errNoNote
 	}
 	if err != nil {
 		return err
@@ -169,28 +190,63 @@ func decodeTime(b []byte) (time.Time, error) {
 // going on puts back what it noted, so the note is changed too, and the result
 // looked at once more.
 func (fl *File) SetTimes(atime, mtime mdfs.TimeSet) error {
+	return fl.setTimes(atime, mtime, func(a, m mdfs.TimeSet) error { return chtimes(stepTouch, fl.inode, a, m) })
+}
+
+// SetTimesAs is SetTimes with the rights of a user.
+func (fl *File) SetTimesAs(cred mdfs.Cred, atime, mtime mdfs.TimeSet) error {
+	return fl.setTimes(atime, mtime, func(a, m mdfs.TimeSet) error {
+		return fl.f.md.As(cred, func() error { return chtimes(stepTouch, fl.inode, a, m) })
+	})
+}
+
+func (fl *File) setTimes(atime, mtime mdfs.TimeSet, touch func(atime, mtime mdfs.TimeSet) error) error {
+	var before time.Time
 	for range maxRaces {
-		if err := chtimes(stepTouch, fl.inode, atime, mtime); err != nil || mtime.Omit {
+		if err := touch(atime, mtime); err != nil || mtime.Omit {
 			return err
 		}
 		st, err := fl.inode.Stat()
 		if err != nil {
 			return err
 		}
+		if mtime.Now {
+			mtime = mdfs.TimeSet{Time: mtimeOf(&st)}
+		}
+		if _, err := fl.inode.Getxattr(fl.f.noteAttr()); err == nil {
+			err = setxattr(stepTouch, fl.inode, fl.f.noteAttr(), encodeTime(mtime.Time), unix.XATTR_REPLACE)
+			if err := ignore(err, syscall.ENODATA); err != nil {
+				return err
+			}
+		}
+		if st, err = fl.inode.Stat(); err != nil { // after the note was looked at
+			return err
+		}
 		set := mtimeOf(&st)
-		err = setxattr(stepTouch, fl.inode, fl.f.noteAttr(), encodeTime(set), unix.XATTR_REPLACE)
-		if errors.Is(err, syscall.ENODATA) {
+		if set.Equal(mtime.Time) || set.Equal(before) { // the second: the filesystem keeps no such fine times
 			return nil
 		}
-		if err != nil {
-			return err
-		}
-		if st, err = fl.inode.Stat(); err != nil || mtimeOf(&st).Equal(set) {
-			return err
-		}
-		mtime = mdfs.TimeSet{Time: set}
+		before, atime = set, mdfs.TimeSet{Omit: true}
 	}
 	return nil
+}
+
+// Touched is called when a user has set the mtime of name by its name: a release that
+// is going on would put back the one before.
+func (f *FS) Touched(cred mdfs.Cred, dir mdfs.Dir, name string, mtime mdfs.TimeSet) error {
+	if mtime.Omit {
+		return nil
+	}
+	if _, err := dir.Getxattr(name, f.noteAttr()); err != nil {
+		return nil // no release, or nothing that is released
+	}
+	in, err := openInode(dir, name)
+	if err != nil {
+		return ignore(err, syscall.ENOENT)
+	}
+	defer in.Close()
+	fl := &File{f: f, inode: in}
+	return fl.SetTimesAs(cred, mdfs.TimeSet{Omit: true}, mtime)
 }
 
 // DropBody removes bodies/<content id> of an archived content: it is a cache of

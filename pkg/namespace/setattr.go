@@ -66,6 +66,9 @@ func (d *Dir) Setattr(ctx context.Context, c Caller, name string, s SetAttr) (a 
 	})
 	if err == nil && s.times() {
 		d.space.inodes.setMTime(a.Ino^d.space.inoKey, s.Mtime)
+		if name != "" {
+			err = d.space.cfg.Meta.Touched(c.Cred, d.md, name, s.Mtime)
+		}
 	}
 	return a, err
 }
@@ -126,7 +129,12 @@ func (f *File) Setattr(ctx context.Context, c Caller, s SetAttr) (Attr, error) {
 			return Attr{}, err
 		}
 	}
+	times := s
+	s.Atime, s.Mtime = mdfs.TimeSet{Omit: true}, mdfs.TimeSet{Omit: true}
 	err := f.space.cfg.Meta.MD().As(c.Cred, func() error { return f.space.change(f.inode.meta.Inode(), s) })
+	if s = times; err == nil && s.times() {
+		err = f.inode.meta.SetTimesAs(c.Cred, s.Atime, s.Mtime)
+	}
 	if err != nil {
 		return Attr{}, err
 	}

@@ -2,17 +2,21 @@ package namespace_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"marfs/pkg/mdfs"
+	"marfs/pkg/namespace"
 )
 
-// between is what happens before the next read, and the next fsyncs that fail.
+// between is what happens before the next read and the next punch, and the next fsyncs that fail.
 type between struct {
 	read  atomic.Pointer[func()]
+	punch atomic.Pointer[func()]
 	syncs atomic.Int64
 }
 
@@ -70,6 +74,13 @@ func (f betweenFile) ReadAt(p []byte, off int64) (int, error) {
 		(*do)()
 	}
 	return f.File.ReadAt(p, off)
+}
+
+func (f betweenFile) Allocate(mode uint32, off, n int64) error {
+	if do := f.b.punch.Swap(nil); do != nil {
+		(*do)()
+	}
+	return f.File.Allocate(mode, off, n)
 }
 
 func (f betweenFile) Sync() error {
@@ -160,4 +171,47 @@ func TestPackedOnTheWay(t *testing.T) {
 		t.Errorf("packs to rewrite: %+v, error %v; want that of the first content", list, err)
 	}
 	same(t, "f", get(t, d, "f"), []byte("first, second"))
+}
+
+// TestTouchedWhileReleased: what is done about a file's time while its body is being
+// released stays.
+func TestTouchedWhileReleased(t *testing.T) {
+	at, omit := mdfs.TimeSet{Time: time.Unix(1_000_000_000, 5)}, mdfs.TimeSet{Omit: true}
+	set := namespace.SetAttr{Atime: omit, Mtime: at}
+	for name, touch := range map[string]func(d *namespace.Dir, f *namespace.File) error{
+		"by name":   func(d *namespace.Dir, _ *namespace.File) error { _, err := d.Setattr(ctx, me, "f", set); return err },
+		"by handle": func(_ *namespace.Dir, f *namespace.File) error { _, err := f.Setattr(ctx, me, set); return err },
+		"with another content": func(d *namespace.Dir, _ *namespace.File) error {
+			f, err := d.Open(ctx, me, "f", syscall.O_WRONLY|syscall.O_TRUNC)
+			if err != nil {
+				return err
+			}
+			_, err = f.WriteAt(ctx, me, []byte("another"), 0)
+			_, err2 := f.Setattr(ctx, me, set)
+			return errors.Join(err, err2, f.Flush(ctx), f.Close())
+		},
+	} {
+		w := stagingWorld(t)
+		var b between
+		w.md = func(md mdfs.FS) mdfs.FS { return betweenFS{md, &b} }
+		d, e := dir(t, w.node("a"), "/proj"), dir(t, w.node("b"), "/proj")
+		put(t, d, "f", random(1, 5000))
+		f := open(t, e, "f", syscall.O_RDONLY)
+		defer f.Close()
+		w.packStaged(false)
+		do := func() {
+			if err := touch(e, f); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		b.punch.Store(&do)
+		w.packStaged(true)
+		if b.punch.Load() != nil {
+			t.Errorf("%s: nothing was released", name)
+		}
+		a, err := d.Lookup(ctx, me, "f")
+		if got := time.Unix(a.Mtim.Sec, int64(a.Mtim.Nsec)); err != nil || !got.Equal(at.Time) {
+			t.Errorf("%s: mtime %v, error %v, want %v", name, got, err, at.Time)
+		}
+	}
 }
