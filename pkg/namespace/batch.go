@@ -188,8 +188,8 @@ func (b *Batch) create(ctx context.Context, d *Dir, who metadata.Who, file Batch
 
 // makeRoom makes room in the metadata filesystem, if that is what an error is about.
 func (s *space) makeRoom(ctx context.Context, err error) bool {
-	full := (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) && !errors.Is(err, objstore.ErrNoSpace)
-	return full && s.cfg.Packer != nil && s.cfg.Packer.MakeRoom(ctx)
+	full := noRoom(err) && !errors.Is(err, objstore.ErrNoSpace)
+	return full && s.cfg.Packer != nil && s.quota.helps(err) && s.cfg.Packer.MakeRoom(ctx)
 }
 
 // placement is where a file of n bytes goes.

@@ -104,6 +104,7 @@ type space struct {
 	inodes inodeTable
 	fs     *FS
 	node   *treeNode // of its root
+	quota  quota
 }
 
 // New checks that the namespaces form a tree; it starts nothing.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -44,10 +45,38 @@ func (s *space) withRoom(ctx context.Context, do func() error) error {
 	}
 	ctx, stop := context.WithTimeout(ctx, makeRoomTime)
 	defer stop()
-	for noRoom(err) && s.cfg.Packer.MakeRoom(ctx) && ctx.Err() == nil {
+	for noRoom(err) && s.quota.helps(err) && s.cfg.Packer.MakeRoom(ctx) && ctx.Err() == nil {
 		err = do()
 	}
 	return err
+}
+
+// quota is how often the packer is asked for room because of somebody's quota, which
+// may well be full of other things. Each time all that is staged is packed, however
+// little, and all that is packed is released: one user who goes on trying must not
+// have that done to the files of all.
+type quota struct {
+	last   atomic.Int64 // Unix nanoseconds; 0: never
+	staged atomic.Int64 // bytes since
+}
+
+// It is asked again after quotaTime, or when quotaBytes more are staged.
+const (
+	quotaTime  = int64(10 * time.Second)
+	quotaBytes = 64 << 20
+)
+
+// helps tells whether making room may help against err, which is about room.
+func (q *quota) helps(err error) bool {
+	if errors.Is(err, syscall.ENOSPC) {
+		return true
+	}
+	now, last := time.Now().UnixNano(), q.last.Load()
+	if last != 0 && now-last < quotaTime && q.staged.Load() < quotaBytes || !q.last.CompareAndSwap(last, now) {
+		return false
+	}
+	q.staged.Store(0)
+	return true
 }
 
 func noRoom(err error) bool {
@@ -248,6 +277,7 @@ func (w *stream) publishStaged(kind commitKind) (done bool, err error) {
 	if err == nil {
 		n := w.pos()
 		s.cfg.Packer.Staged(n - w.told)
+		s.quota.staged.Add(n - w.told)
 		w.told = n
 	}
 	return err == nil, err
@@ -324,7 +354,8 @@ func (w *stream) giveBack() {
 	}
 }
 
-// releaseOwn frees the own body of a file that has outgrown it.
+// releaseOwn frees the own body of a file that has outgrown it, or got another
+// content: it is in no pack whose release would. Staged again, it waits for its own.
 func (w *stream) releaseOwn() {
 	if !w.left {
 		return

@@ -3,7 +3,9 @@ package namespace_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -213,5 +215,51 @@ func TestTouchedWhileReleased(t *testing.T) {
 		if got := time.Unix(a.Mtim.Sec, int64(a.Mtim.Nsec)); err != nil || !got.Equal(at.Time) {
 			t.Errorf("%s: mtime %v, error %v, want %v", name, got, err, at.Time)
 		}
+	}
+}
+
+// TestQuotaFull: a user who goes on trying with a full quota does not have the files
+// of others packed a few at a time.
+func TestQuotaFull(t *testing.T) {
+	w := stagingWorld(t)
+	var full room
+	w.md = func(md mdfs.FS) mdfs.FS { return fullFS{md, &full} }
+	d := dir(t, w.node("a"), "/proj")
+	for i := range 10 {
+		put(t, d, fmt.Sprint("others", i), []byte("waits"))
+		full.slots.Store(1 << 30)
+		_, _, err := d.Create(ctx, me, "f", syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL, 0o644)
+		wantErrno(t, "create", err, syscall.EDQUOT)
+		full.slots.Store(0)
+	}
+	if n := len(w.objectKeys()); n != 1 {
+		t.Errorf("%d packs, want one", n)
+	}
+}
+
+// TestReplacedByLarge: what is staged and then replaced by a large content leaves no
+// bytes in its own body.
+func TestReplacedByLarge(t *testing.T) {
+	for _, middle := range []bool{false, true} { // with another small content in between
+		w := stagingWorld(t)
+		d := dir(t, w.node("a"), "/proj")
+		put(t, d, "f", random(1, stageLimit))
+		replace := func(content []byte) {
+			f := open(t, d, "f", syscall.O_WRONLY|syscall.O_TRUNC)
+			write(t, f, 0, content)
+			closeFile(t, f)
+		}
+		r := open(t, d, "f", syscall.O_RDONLY)
+		defer r.Close()
+		if middle {
+			replace(random(2, stageLimit))
+		}
+		large := random(3, 2*stageLimit)
+		replace(large)
+		var st syscall.Stat_t
+		if err := syscall.Stat(filepath.Join(w.meta, "tree", "f"), &st); err != nil || st.Blocks > 16 { // those of xattrs
+			t.Errorf("%d blocks are left, error %v", st.Blocks, err)
+		}
+		same(t, "f", get(t, d, "f"), large)
 	}
 }

@@ -38,7 +38,7 @@ type stream struct {
 	sum     uint64        // of what is staged
 	told    int64         // bytes that the packer knows of
 	again   bool          // it was written to after a commit
-	left    bool          // the own body has bytes that are in objects by now
+	left    bool          // the own body has, or may have, bytes that are in objects by now, or replaced
 	sess    *metadata.Session
 	content objfmt.ID  // of a uni file; the session gives it out
 	place   *Placement // nil while bytes are held back
@@ -81,7 +81,8 @@ var errOver = errors.New("the write has ended")
 func (n *inode) newStream(who metadata.Who, base objfmt.Slot, own *metadata.Own, fresh bool) *stream {
 	ctx, stop := context.WithCancel(context.Background())
 	w := &stream{inode: n, who: who, base: base, own: own, ctx: ctx, stop: stop, emptied: n.emptied,
-		slot: base, dirty: fresh, mtime: time.Now(), fixed: !fresh}
+		slot: base, dirty: fresh, mtime: time.Now(), fixed: !fresh,
+		left: fresh && (base.Source.Kind == objfmt.SourceOwn || base.Source.Kind == objfmt.SourceBody)}
 	if p := n.space.cfg.Placement; len(p) == 1 {
 		w.place = &p[0]
 	}
