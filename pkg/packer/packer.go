@@ -100,7 +100,7 @@ func New(c Config) *Packer {
 	p := &Packer{c: c, limit: limit(c), turn: make(chan struct{}, 1),
 		wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
 		troubled: troubled{}, foreign: map[objfmt.ID]bool{}, paused: map[*repo.Repo]pause{}}
-	p.room.max = c.Policy.MaxBytes
+	p.room.max, p.room.most = c.Policy.MaxBytes, maxPacks
 	p.room.free.Store(math.Float64bits(1)) // until somebody looks
 	return p
 }

@@ -49,6 +49,7 @@ func (p *Packer) countResident() {
 	}
 	p.room.resided.Store(all)
 	p.room.fresh.Store(fresh)
+	p.room.packs.Store(int64(len(p.resident)))
 }
 
 // refreshResident lists what is resident: others make and release packs too.

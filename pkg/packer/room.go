@@ -11,10 +11,12 @@ import (
 // each file, so it is counters; who happens to come when they are old refreshes them.
 type room struct {
 	max     int64 // Policy.MaxBytes; 0: no limit
+	most    int64 // packs
 	staged  atomic.Int64
 	added   atomic.Int64  // all that Staged was told of, ever
 	fresh   atomic.Int64  // bytes of this packer's packs that are too young to be released
 	resided atomic.Int64  // bytes of all packs that are not released
+	packs   atomic.Int64  // how many these are
 	free    atomic.Uint64 // share of the filesystem that is free: bits of a float64
 
 	lastStaged atomic.Int64 // Unix nanoseconds
@@ -34,6 +36,10 @@ const (
 	longestHold  = 100 * time.Millisecond
 	lookEvery    = int64(250 * time.Millisecond)
 )
+
+// maxPacks bounds the packs that wait to be released, however much room there is: every
+// packer lists them once a minute.
+const maxPacks = 4096
 
 // share is how much of MaxBytes n is.
 func (r *room) share(n int64) float64 {
@@ -55,12 +61,12 @@ func (r *room) crowded() bool {
 
 // tight tells whether packs are to be released.
 func (r *room) tight() bool {
-	return r.share(r.staged.Load()+r.resided.Load()) > releaseAbove || r.freeShare() < releaseFree
+	return r.share(r.staged.Load()+r.resided.Load()) > releaseAbove || r.freeShare() < releaseFree || r.packs.Load() > r.most
 }
 
 // eased tells whether enough is released.
 func (r *room) eased() bool {
-	return r.share(r.staged.Load()+r.resided.Load()) <= releaseTo && r.freeShare() >= releaseToo
+	return r.share(r.staged.Load()+r.resided.Load()) <= releaseTo && r.freeShare() >= releaseToo && r.packs.Load() <= r.most/4*3
 }
 
 // hold is how long a writer of n bytes is held back; ok: he may stage them.

@@ -168,6 +168,23 @@ func TestReleaseOldest(t *testing.T) {
 	}
 }
 
+// However much room there is, packs do not wait for their release without number.
+func TestReleaseMany(t *testing.T) {
+	w := newWorld(t, policy)
+	w.room.most = 8
+	for i := range 9 {
+		w.file(fmt.Sprint(i), text(1000, i))
+		w.pack(PackOptions{})
+		w.Packer.resident[i].since = time.Now().Add(time.Duration(i)*time.Second - time.Hour)
+	}
+	if freed, err := w.releaseOld(ctx); err != nil || freed != 3000 {
+		t.Errorf("freed %d, error %v, want 3000", freed, err)
+	}
+	if left, err := w.Resident(ctx); err != nil || len(left) != 6 {
+		t.Errorf("%d packs wait, error %v, want 6", len(left), err)
+	}
+}
+
 // Many callers share one pass.
 func TestMakeRoom(t *testing.T) {
 	o := policy
