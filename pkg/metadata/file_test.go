@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"errors"
 	"syscall"
 	"testing"
 	"time"
@@ -223,6 +224,20 @@ func TestTruncateWhileOpen(t *testing.T) {
 	w.must(err)
 	_, err = w.Begin(ctx, fl, me("f"), base)
 	wantErrno(t, err, syscall.EBUSY)
+}
+
+// Cutting does not make good bytes of damaged ones.
+func TestTruncateDamaged(t *testing.T) {
+	w := newWorld(t)
+	fl := w.file("f", "hello")
+	_, err := fl.inode.WriteAt([]byte{0}, 1)
+	w.must(err)
+	if err := w.Truncate(ctx, fl, me("f"), 4); !errors.Is(err, objfmt.ErrChecksum) {
+		t.Errorf("cut of a damaged body: %v", err)
+	}
+	if s, err := fl.Newest(ctx); err != nil || s.Size != 5 {
+		t.Errorf("size %d, error %v", s.Size, err)
+	}
 }
 
 func TestReleaseKeepsMTime(t *testing.T) {

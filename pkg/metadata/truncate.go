@@ -75,8 +75,14 @@ func (fl *File) cut(top objfmt.Slot, n int64) (objfmt.Slot, error) {
 	if next.Source.Sum = 0; top.Source.Kind != objfmt.SourceOwn { // 0: not known; its objects have their own
 		return next, nil
 	}
-	sum, err := checksumOf(fl.inode, next.Source.Stored)
-	next.Source.Sum = sum
+	// All of it is checked, or bytes that are damaged would become good ones.
+	sum, err := checksumOf(fl.inode, top.Source.Stored)
+	if err == nil && sum != top.Source.Sum {
+		err = fl.mismatch(top, sum)
+	}
+	if err == nil {
+		next.Source.Sum, err = checksumOf(fl.inode, next.Source.Stored)
+	}
 	return next, err
 }
 

@@ -181,6 +181,7 @@ func (ps *pass) see(ctx context.Context, id objfmt.ID) error {
 	st, err := ps.p.c.Meta.StatID(ctx, id)
 	if err == nil {
 		ps.queued += ps.p.stagedBytes(&st)
+		// What is empty has nothing to pack, and waits for recovery to put its home in order.
 		if since := ctimeOf(&st); st.Size > 0 && (ps.o.All || ps.rested(since)) && !(ps.patient && ps.p.foreign[id]) {
 			err = ps.open(ctx, id, &st)
 		}

@@ -168,6 +168,35 @@ func TestReleaseOldest(t *testing.T) {
 	}
 }
 
+// Files that are empty stay in staged/ for a while: passes do not open them.
+func TestPassOverEmpty(t *testing.T) {
+	w := newWorld(t, policy)
+	for i := range 20 {
+		fl, err := w.Create(ctx, who("f"), w.Tree(), fmt.Sprint(i), 0o644)
+		w.must(err)
+		w.must(fl.Close())
+	}
+	w.file("f", "text")
+	opened := 0
+	w.md = func(md mdfs.FS) mdfs.FS {
+		return &hooked{FS: md, hook: func(op string) {
+			if op == "open" {
+				opened++
+			}
+		}}
+	}
+	m := w.open("node2")
+	opened = 0
+	p := w.packer(m, policy)
+	r, err := p.Pack(ctx, PackOptions{All: true, Others: true})
+	if err != nil || r.Files != 1 {
+		t.Errorf("%d files packed, error %v", r.Files, err)
+	}
+	if opened > 19 {
+		t.Errorf("%d files opened", opened)
+	}
+}
+
 // However much room there is, packs do not wait for their release without number.
 func TestReleaseMany(t *testing.T) {
 	w := newWorld(t, policy)
