@@ -115,6 +115,7 @@ func (f *FS) enqueue(p *fault.Step, place, name string, r objfmt.Record, durable
 // appended to and punched, so a version may not name one (R3). The copy is
 // checked against the slot: a mismatch means that the body was released, which
 // only happens when the content is in objects by now; then the caller's slot is old.
+// When it is not, the body is damaged.
 func (fl *File) copyOwn(s objfmt.Slot) error {
 	place, name := fanned(bodiesName, s.Content), s.Content.String()
 	found := false
@@ -133,7 +134,11 @@ func (fl *File) copyOwn(s objfmt.Slot) error {
 		return err
 	})
 	if err == nil && sum != s.Source.Sum {
-		err = fl.mismatch(s, sum)
+		// Damaged, it is kept as it is: reading the version tells. Else nobody could
+		// give the file another content.
+		if err = fl.mismatch(s, sum); errors.Is(err, objfmt.ErrChecksum) {
+			err = nil
+		}
 	}
 	if err != nil {
 		return errors.Join(err, fl.f.dropTemp(tmp))

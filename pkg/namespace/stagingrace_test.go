@@ -263,3 +263,28 @@ func TestReplacedByLarge(t *testing.T) {
 		same(t, "f", get(t, d, "f"), large)
 	}
 }
+
+// TestOverwriteDamaged: a file whose own body is damaged can be given another content,
+// and its version is as damaged as it was.
+func TestOverwriteDamaged(t *testing.T) {
+	w := stagingWorld(t)
+	d := dir(t, w.node("a"), "/proj")
+	put(t, d, "f", random(1, 5000))
+	old := layout(t, d, "f").Slot
+	fl, err := os.OpenFile(filepath.Join(w.meta, "tree", "f"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = fl.WriteAt(make([]byte, 1000), 2000)
+	if err := errors.Join(err, fl.Close()); err != nil {
+		t.Fatal(err)
+	}
+	f := open(t, d, "f", syscall.O_WRONLY|syscall.O_TRUNC)
+	write(t, f, 0, []byte("new"))
+	closeFile(t, f)
+	same(t, "f", get(t, d, "f"), []byte("new"))
+	v, err := w.last.Version(ctx, old.Content)
+	if err != nil || v.Slot == nil || v.Slot.Source.Sum != old.Source.Sum {
+		t.Errorf("version %+v, error %v; want the old content", v, err)
+	}
+}
