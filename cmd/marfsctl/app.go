@@ -4,14 +4,17 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"marfs/internal/advice"
 	"marfs/internal/version"
@@ -139,6 +142,19 @@ func (a *app) open(ctx context.Context, cfg *config.Config) (*config.System, err
 		return nil, startError{err}
 	}
 	return sys, nil
+}
+
+// openOwned is open for verbs of the metadata directories' owner. Anybody else is told
+// that first: of stores they would be told that they are to be repaired.
+func (a *app) openOwned(ctx context.Context, cfg *config.Config) (*config.System, error) {
+	for _, n := range cfg.Namespaces {
+		for _, dir := range n.Metadata {
+			if err := unix.Access(dir, unix.R_OK|unix.W_OK|unix.X_OK); errors.Is(err, fs.ErrPermission) {
+				return nil, startError{fmt.Errorf("metadata of namespace %s, %s: %w", n.Name, dir, err)}
+			}
+		}
+	}
+	return a.open(ctx, cfg)
 }
 
 // print writes a result as JSON.

@@ -153,7 +153,7 @@ func (a *app) gc(ctx context.Context, o gcOptions) (err error) {
 // writes nothing.
 func (a *app) openGC(ctx context.Context, cfg *config.Config, apply bool) (*config.System, error) {
 	if apply {
-		sys, err := a.open(ctx, cfg)
+		sys, err := a.openOwned(ctx, cfg)
 		return sys, gcHint(err)
 	}
 	sys, err := config.OpenMetadata(ctx, cfg, cfg.Log.Logger(a.err))

@@ -81,7 +81,7 @@ func (a *app) pack(ctx context.Context, o packOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	sys, err := a.open(ctx, cfg)
+	sys, err := a.openOwned(ctx, cfg)
 	if err != nil {
 		return ownersOnly(err, "pack is for root and the user whose the metadata directories are; mounts pack by themselves")
 	}
@@ -101,7 +101,7 @@ func (a *app) pack(ctx context.Context, o packOptions) (err error) {
 			break
 		}
 	}
-	return errors.Join(errors.Join(failures...), a.showPacked(result))
+	return errors.Join(errors.Join(failures...), a.showPacked(result, o.all))
 }
 
 // failureOf is what went wrong in a namespace; nil also for what an interrupt ended.
@@ -161,7 +161,7 @@ func (n *packedNamespace) add(r packer.Result) {
 	n.Released += r.Released
 }
 
-func (a *app) showPacked(r packResult) error {
+func (a *app) showPacked(r packResult, all bool) error {
 	if a.json {
 		return a.print(r)
 	}
@@ -177,9 +177,17 @@ func (a *app) showPacked(r packResult) error {
 		fmt.Fprintln(a.out, lostMeans)
 	}
 	if slices.ContainsFunc(r.Namespaces, func(n packedNamespace) bool { return n.Left > 0 }) {
-		fmt.Fprintln(a.out, "left are files that are being written, have not rested yet, or that a mount is packing (--all takes both)")
+		fmt.Fprintln(a.out, leftMeans(all))
 	}
 	return nil
+}
+
+// leftMeans says which files are still staged.
+func leftMeans(all bool) string {
+	if all {
+		return "left are files that are being written, were written meanwhile, or are told of as errors"
+	}
+	return "left are files that are being written, have not rested yet, that a mount is packing (--all takes both), or are told of as errors"
 }
 
 // lostMeans says what of packs is lost, and that it is no damage.

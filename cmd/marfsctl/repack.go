@@ -74,12 +74,12 @@ type repackNamespace struct {
 	Below   float64      `json:"below"` // packs of which less lives; 0: none
 	Packs   int64        `json:"packs"` // to be rewritten
 	Members int64        `json:"members"`
-	Live    int64        `json:"live"`   // of the members
-	Bytes   int64        `json:"bytes"`  // of all members
-	Alive   int64        `json:"alive"`  // of the live ones
-	Dead    int64        `json:"dead"`   // bytes of the others
-	Pinned  int64        `json:"pinned"` // bytes that stay in the old packs until gc has destroyed earlier contents
-	List    []repackPack `json:"list,omitempty"`
+	Live    int64        `json:"live"`          // of the members
+	Bytes   int64        `json:"bytes"`         // of all members
+	Alive   int64        `json:"alive"`         // of the live ones
+	Dead    int64        `json:"dead"`          // bytes of the others
+	Pinned  int64        `json:"pinned"`        // bytes that stay in the old packs until gc has destroyed earlier contents
+	List    []repackPack `json:"list,omitzero"` // nil: not asked for
 	Done    *repacked    `json:"done,omitempty"`
 }
 
@@ -152,7 +152,7 @@ func (a *app) repack(ctx context.Context, o repackOptions) (err error) {
 // writes nothing.
 func (a *app) openRepack(ctx context.Context, cfg *config.Config, apply bool) (*config.System, error) {
 	if apply {
-		return a.open(ctx, cfg)
+		return a.openOwned(ctx, cfg)
 	}
 	sys, err := config.OpenMetadata(ctx, cfg, cfg.Log.Logger(a.err))
 	if err != nil {
@@ -166,6 +166,9 @@ func (a *app) repackNamespace(ctx context.Context, space config.Opened, o repack
 	list, err := space.Packer.Plan(ctx)
 	if err != nil {
 		return n, err
+	}
+	if o.list {
+		n.List = []repackPack{}
 	}
 	for _, c := range list {
 		n.add(c, o.list)

@@ -62,9 +62,9 @@ func (a *app) stat(ctx context.Context, paths []string, deep bool) (err error) {
 	if len(inside) == 0 {
 		return usageError{errors.Join(failures...)}
 	}
-	sys, err := a.open(ctx, cfg)
+	sys, err := a.openOwned(ctx, cfg)
 	if err != nil {
-		return err
+		return ownersOnly(err, "stat is for root and the user whose the metadata directories are")
 	}
 	defer func() { err = errors.Join(err, sys.Close()) }()
 	caller, err := self()

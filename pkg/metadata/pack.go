@@ -47,6 +47,7 @@ type Pack struct {
 	f       *FS
 	name    string // in packs/open
 	members []PackMember
+	shown   bool // Publish has begun: slots may name the pack
 }
 
 // NewMember is the first content of a file that this File has just made with
@@ -164,6 +165,7 @@ func (p *Pack) syncHomes() error {
 // object's, complete and durable. It returns how many were published; they are
 // durable when [Pack.Finish] returns.
 func (p *Pack) Publish(ctx context.Context, ref objfmt.ObjectRef) (won int, err error) {
+	p.shown = true
 	for i := range p.members {
 		if err := ctx.Err(); err != nil {
 			return won, err
@@ -289,8 +291,19 @@ func (f *FS) filePack(from, name string, object objfmt.ObjectID, live int, bodie
 	})
 }
 
-// Abort gives a pack up: its record is taken like that of a dead packer.
-func (p *Pack) Abort(ctx context.Context) error { return p.f.RecoverPack(ctx, p.name) }
+// Abort gives a pack up: its record is taken like that of a dead packer. Where
+// Publish was not called there is nobody to fence, and members stay as they are:
+// while stores are away, attempts cost staged files no slot, and they age.
+func (p *Pack) Abort(ctx context.Context) error {
+	isNew := func(m PackMember) bool { return m.first != nil }
+	if p.shown || slices.ContainsFunc(p.members, isNew) { // new files wait for their first content
+		return p.f.RecoverPack(ctx, p.name)
+	}
+	if taken, err := p.f.takePack(p.name); err != nil || !taken {
+		return err
+	}
+	return p.f.deletePrefix(ctx, p.Object, nil)
+}
 
 // Retire puts a pack into the queue of expiry, durably: before a repack moves its
 // first member, so that the old pack is never forgotten. gc deletes it once
@@ -349,18 +362,20 @@ func openHere(parent mdfs.Dir, name string) (mdfs.Dir, error) {
 // (R4), as RecoverWork does for sessions: take, bump every member that does not
 // name the pack, then look.
 func (f *FS) RecoverPack(ctx context.Context, name string) error {
-	err := f.in(openPacks, func(d mdfs.Dir) error {
+	if taken, err := f.takePack(name); err != nil || !taken {
+		return err
+	}
+	return f.settlePack(ctx, deadPack+name, f.o.Omit.Has(omit.KeepTakenRecord))
+}
+
+// takePack moves the record of an open pack to dead/; not taken: somebody else has.
+func (f *FS) takePack(name string) (taken bool, err error) {
+	err = f.in(openPacks, func(d mdfs.Dir) error {
 		return f.in(deadName, func(dead mdfs.Dir) error {
 			return rename(stepTake, d, name, dead, deadPack+name, 0)
 		})
 	})
-	if errors.Is(err, syscall.ENOENT) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return f.settlePack(ctx, deadPack+name, f.o.Omit.Has(omit.KeepTakenRecord))
+	return err == nil, ignore(err, syscall.ENOENT)
 }
 
 func (f *FS) settlePack(ctx context.Context, name string, last bool) error {

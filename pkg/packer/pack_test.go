@@ -188,6 +188,7 @@ func TestPackStoresFail(t *testing.T) {
 	w := newWorld(t, policy)
 	id := w.file("f", "text")
 	big := w.file("big", text(largeAbove+1, 1))
+	slot, before := w.slot("f"), w.backlog()
 	for _, s := range w.stores[:3] {
 		s.Inject(faultstore.Fault{Op: faultstore.Put, Do: faultstore.NoSpace()})
 	}
@@ -199,6 +200,12 @@ func TestPackStoresFail(t *testing.T) {
 	if !time.Now().Before(w.pausedUntil(0)) || time.Now().Before(w.pausedUntil(1)) {
 		t.Error("the wrong repo rests")
 	}
+	if s := w.slot("f"); s != slot {
+		t.Errorf("an attempt left %+v, want %+v", s, slot)
+	}
+	if b := w.backlog(); !b.Oldest.Equal(before.Oldest) {
+		t.Errorf("oldest since %v, want %v: status could not tell that files wait", b.Oldest, before.Oldest)
+	}
 	for _, s := range w.stores {
 		s.Heal()
 	}
@@ -209,6 +216,13 @@ func TestPackStoresFail(t *testing.T) {
 	if r := w.pack(PackOptions{}); r.Files != 1 {
 		t.Errorf("later: %+v", r)
 	}
+}
+
+func (w *world) backlog() Backlog {
+	w.t.Helper()
+	b, err := w.Backlog(ctx)
+	w.must(err)
+	return b
 }
 
 func (w *world) names(dir string) []string {
