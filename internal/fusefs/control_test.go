@@ -188,13 +188,17 @@ func TestControlSessions(t *testing.T) {
 		ok(t, err)
 		ok(t, unix.Close(fd)) // nobody reads the answers
 	}
-	reader := exec.Command("sh", "-c", `exec 3<>"$0"; echo ready; read -r line <&3`, m.Join(control.Name))
-	out, err := reader.StdoutPipe()
-	ok(t, err)
-	waitFor(t, "a free session", func() bool { fd, err := openControl(m); unix.Close(fd); return err == nil })
-	ok(t, reader.Start())
-	_, err = io.ReadFull(out, make([]byte, 6))
-	ok(t, err)
+	var reader *exec.Cmd
+	waitFor(t, "a reader", func() bool { // there may be no free session yet
+		reader = exec.Command("sh", "-c", `exec 3<>"$0"; echo ready; read -r line <&3`, m.Join(control.Name))
+		out, err := reader.StdoutPipe()
+		ok(t, err)
+		ok(t, reader.Start())
+		if _, err = io.ReadFull(out, make([]byte, 6)); err != nil {
+			_ = reader.Wait() // refused
+		}
+		return err == nil
+	})
 	ok(t, reader.Process.Kill())
 	_ = reader.Wait() // killed
 	open = nil

@@ -229,7 +229,11 @@ func (ps *pass) open(ctx context.Context, id objfmt.ID, st *mdfs.Stat) error {
 	if err != nil {
 		return err
 	}
-	if !packable(s) || ps.p.troubled.waits(s) {
+	if !packable(s) {
+		return nil
+	}
+	if until, waits := ps.p.troubled.waits(s); waits {
+		ps.wait(until)
 		return nil
 	}
 	n := s.Source.Stored
@@ -280,7 +284,7 @@ func (ps *pass) pack(ctx context.Context, list []candidate) (n int, err error) {
 		return n, ctx.Err()
 	}
 	if bad := blamed(items, err); bad != nil { // the next pass makes it without that file
-		ps.p.troubled.add(bad.Member.Slot)
+		ps.p.troubled.add(bad.Member.Slot, firstTrouble)
 		ps.alone(bad.Member.Slot.File, err)
 		ps.wait(time.Now())
 		return n, nil
@@ -313,10 +317,13 @@ func blamed(items []Item, err error) *Item {
 func (ps *pass) tally(object objfmt.ObjectID, items []Item) {
 	before := ps.sum.Bytes
 	ps.sum.count(items, func(it *Item) {
-		ps.p.troubled.add(it.Member.Slot)
+		first := firstChange
 		if !errors.Is(it.Err, errChanged) {
+			first = firstTrouble
 			ps.alone(it.Member.Slot.File, it.Err)
 		}
+		ps.p.troubled.add(it.Member.Slot, first)
+		ps.wait(time.Now().Add(first))
 	})
 	if packed := ps.sum.Bytes - before; packed > 0 {
 		ps.p.room.staged.Add(-packed)
@@ -362,7 +369,9 @@ func (ps *pass) items(ctx context.Context, list []candidate) (items []Item, n in
 		case err == nil:
 			items = append(items, it)
 			room -= trailerBytes(&it.File)
-		case !errors.Is(err, errChanged) && !errors.Is(err, syscall.ENOENT):
+		case errors.Is(err, errChanged): // it may have only moved
+			ps.wait(time.Now().Add(firstChange))
+		case !errors.Is(err, syscall.ENOENT):
 			ps.alone(c.id, err)
 		}
 	}

@@ -365,3 +365,27 @@ func BenchmarkStaged(b *testing.B) {
 		}
 	})
 }
+
+// A recovery that takes a pack under way for a dead one's makes its members lose. They
+// have only moved, and are packed soon.
+func TestRunAfterRecovery(t *testing.T) {
+	o := policy
+	o.Linger = 100 * time.Millisecond
+	w := newWorld(t, o)
+	for _, s := range w.stores {
+		s.Inject(faultstore.Fault{Op: faultstore.Put, Count: 1, Do: faultstore.Delay(500 * time.Millisecond)})
+	}
+	w.file("f", "text")
+	c, stop := context.WithCancel(ctx)
+	var done sync.WaitGroup
+	done.Go(func() { w.Run(c) })
+	defer done.Wait()
+	defer stop()
+	w.eventually("a pack is under way", func() bool { return w.stores[0].Calls(faultstore.Put) > 0 })
+	w.must(w.open("recoverer").Recover(ctx, nil))
+	w.eventually("it is packed", func() bool { return w.slot("f").Source.Packed })
+	if w.stores[0].Calls(faultstore.Put) < 2 {
+		t.Error("the recovery came too late")
+	}
+	stop()
+}

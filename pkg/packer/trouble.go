@@ -7,9 +7,9 @@ import (
 	"marfs/pkg/objfmt"
 )
 
-// troubled are contents that were in a pack and not published: damaged, or without
-// room for another slot. Each attempt costs dead bytes, so they wait, longer each
-// time. Bounded; what is forgotten is tried once more.
+// troubled are contents that were in a pack and not published: damaged, without
+// room for another slot, or moved by somebody meanwhile, as by a recovery. Each attempt costs
+// dead bytes, so they wait, longer each time. Bounded; what is forgotten is tried once more.
 type troubled map[objfmt.ID]trouble
 
 type trouble struct {
@@ -21,10 +21,12 @@ type trouble struct {
 const (
 	maxTroubled  = 1 << 16
 	firstTrouble = time.Minute
+	firstChange  = time.Second // of what only changed
 	lastTrouble  = time.Hour
 )
 
-func (t troubled) add(s objfmt.Slot) {
+// add notes a slot, whose file waits for first at least.
+func (t troubled) add(s objfmt.Slot, first time.Duration) {
 	old := t[s.File]
 	times := 0
 	if old.content == s.Content {
@@ -33,12 +35,13 @@ func (t troubled) add(s objfmt.Slot) {
 	if len(t) >= maxTroubled {
 		clear(t)
 	}
-	t[s.File] = trouble{s.Content, times, time.Now().Add(doubled(firstTrouble, lastTrouble, times))}
+	t[s.File] = trouble{s.Content, times, time.Now().Add(doubled(first, lastTrouble, times))}
 }
 
-func (t troubled) waits(s objfmt.Slot) bool {
+// waits tells whether a slot's content is to be left alone, and until when.
+func (t troubled) waits(s objfmt.Slot) (until time.Time, yes bool) {
 	x, ok := t[s.File]
-	return ok && x.content == s.Content && time.Now().Before(x.until)
+	return x.until, ok && x.content == s.Content && time.Now().Before(x.until)
 }
 
 // doubled is first, doubled so many times, and last at most.
